@@ -1,0 +1,1 @@
+"""Training of Propulsion adapters: data, DeepSpeed loop, evaluation. Importing it is cheap."""
