@@ -36,7 +36,7 @@ def scale_output(output: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         output: a layer's output V, shape (..., d_out).
         scale: s, shape (d_out,), fp32.
     """
-    result: torch.Tensor = _ScaleOutput.apply(output, scale)
+    result: torch.Tensor = _ScaleOutput.apply(output, scale)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -31,7 +31,7 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
         self.degree: dict[str, int] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         if not isinstance(base, nn.Linear):
             raise PropulsionError(
                 f"cannot scale a layer of type {type(base).__name__}; in this version only "
@@ -44,9 +44,14 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: PropulsionConfig) -> None:
         """Add an adapter, or replace it by a fresh one: δ = 0, so that z is 1."""
         self.degree[adapter_name] = config.degree
-        device = self.get_base_layer().weight.device
+        base: Any = self.get_base_layer()
         self.propulsion_delta[adapter_name] = nn.Parameter(
-            torch.zeros(config.num_vectors, self.out_features, dtype=torch.float32, device=device)
+            torch.zeros(
+                config.num_vectors,
+                self.out_features,
+                dtype=torch.float32,
+                device=base.weight.device,
+            )
         )
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -94,7 +99,7 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
             self.merged_adapters.remove(name)
 
     def _fold(self, factor: torch.Tensor, adapter_name: str, *, check: bool) -> None:
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         weight = (base.weight.data * factor[:, None]).to(base.weight.dtype)
         bias = None if base.bias is None else (base.bias.data * factor).to(base.bias.dtype)
         if check and not all(t is None or bool(t.isfinite().all()) for t in (weight, bias)):

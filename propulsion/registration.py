@@ -5,6 +5,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 PEFT_TYPE = "PROPULSION"
 
@@ -21,11 +22,13 @@ def register_with_peft() -> None:
 
 
 def _register() -> None:
-    from peft import mapping
+    import peft.mapping
 
     from propulsion.config import PropulsionConfig
     from propulsion.model import PropulsionModel
 
+    # Its keys are typed as a closed enum, which no other package can extend.
+    mapping: Any = peft.mapping
     mapping.PEFT_TYPE_TO_CONFIG_MAPPING[PEFT_TYPE] = PropulsionConfig
     mapping.PEFT_TYPE_TO_TUNER_MAPPING[PEFT_TYPE] = PropulsionModel
     mapping.PEFT_TYPE_TO_PREFIX_MAPPING[PEFT_TYPE] = PropulsionModel.prefix

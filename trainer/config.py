@@ -61,9 +61,7 @@ class TsvFormat(Section):
         return self
 
 
-RecordFormat = Annotated[
-    InstructionFormat | Gsm8kFormat | TsvFormat, Field(discriminator="format")
-]
+RecordFormat = Annotated[InstructionFormat | Gsm8kFormat | TsvFormat, Field(discriminator="format")]
 
 
 class DataSection(Section):

@@ -46,7 +46,6 @@ def _adapter_folder(run: RunConfig, adapter: str) -> str:
     if Path(adapter).is_dir():
         return adapter
     from adapters import AdapterStore, base_fingerprint
-
     from propulsion.errors import ConfigError
 
     if run.publish is None:

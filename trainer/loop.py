@@ -230,7 +230,7 @@ def _finish(
     weights = optimizer_state.full_weights(engine)
     if rank == 0:
         folder = run.output_dir / "adapter"
-        engine.module.save_pretrained(folder, state_dict=weights)
+        engine.module.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
         if run.publish is not None:
             from adapters import AdapterStore, base_fingerprint
 

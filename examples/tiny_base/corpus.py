@@ -108,6 +108,8 @@ def training_documents(data: Path) -> dict[str, list[str]]:
 def _plain_question(record: dict[str, str]) -> str:
     """A commonsense record as running text: the question, then the right answer if it has one."""
     text = record["instruction"]
-    options = re.search(rf"{record['answer'].capitalize()}:(.*?)(?=Answer\d:|Answer format)", text, re.S)
+    options = re.search(
+        rf"{record['answer'].capitalize()}:(.*?)(?=Answer\d:|Answer format)", text, re.S
+    )
     question = re.sub(r"^.*?question:", "", text.split("\n\n")[0], flags=re.S).strip()
     return f"{question}\n{options.group(1).strip()}" if options else question

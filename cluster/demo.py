@@ -1,0 +1,159 @@
+"""`propulsion demo`: the main job on the data and the base that ship with the project."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+BASE_NAME = "tiny-base"
+PROMPTS_PER_ADAPTER = 12
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs, store and summary.json; replaced if it exists.")
+    ] = Path("runs/demo"),
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers that train together.")] = 2,
+) -> None:
+    """Train adapters with Ray and DeepSpeed, publish them, and serve them in mixed batches."""
+    began = time.monotonic()
+
+    import shutil
+
+    import ray
+    from rich.console import Console
+
+    from adapters import AdapterStore
+    from cluster.mixed_batch import compare_mixed_batch
+    from cluster.ray_train import start_ray, train_on_ray
+    from cluster.served_requests import ask_server
+    from propulsion.errors import ConfigError, PropulsionError
+    from trainer.config import load_run
+    from trainer.records import load_examples
+
+    run_files = sorted((EXAMPLES / "demo").glob("*.yaml"))
+    base = EXAMPLES / "tiny_base" / "model"
+    if not run_files or not base.is_dir():
+        raise ConfigError(
+            f"{EXAMPLES} holds no demo: run it from a clone of the repository (make demo)"
+        )
+    console = Console()
+    out = out.resolve()
+    if out.exists():
+        if any(out.iterdir()) and not (out / "store").is_dir():
+            raise ConfigError(f"{out} holds something else than a demo: choose another --out")
+        shutil.rmtree(out)
+    store = AdapterStore(out / "store")
+
+    console.rule("Train: Ray starts DeepSpeed, the adapters go to the store")
+    runs = []
+    for path in run_files:
+        run = load_run(path)
+        run.output_dir = out / run.name
+        assert run.publish is not None
+        run.publish.store = out / "store"
+        runs.append(run)
+    start_ray(workers)
+    try:
+        results = [train_on_ray(run, workers) for run in runs]
+    finally:
+        ray.shutdown()
+
+    console.rule("Serve: one engine, every request names its own adapter")
+    versions = [store.verify(result.adapter) for result in results]
+    examples = {
+        version.name: load_examples(run.data.test, run.data, PROMPTS_PER_ADAPTER)
+        for version, run in zip(versions, runs, strict=True)
+    }
+    requests = [(v.name, e.prompt) for v in versions for e in examples[v.name]]
+    requests += [(BASE_NAME, e.prompt) for e in examples[versions[0].name]]
+    served = ask_server(
+        base, out / "store", requests, served_name=BASE_NAME, log=out / "server.log"
+    )
+    counted = sum(served.requests_counted.values())
+    if counted != len(requests):
+        raise PropulsionError(
+            f"sent {len(requests)} requests, but /metrics counts {counted} that ended well "
+            f"(see {out / 'server.log'})"
+        )
+    _print_answers(console, requests, served.answers)
+    console.print(
+        f"{len(requests)} requests at once, {len(versions)} adapters and the base; /metrics counts "
+        + ", ".join(f"{name} {n}" for name, n in sorted(served.requests_counted.items()))
+    )
+
+    console.rule("Check: one mixed batch against transformers with PEFT, each adapter alone")
+    prompts = {name: [e.prompt for e in records] for name, records in examples.items()}
+    prompts[""] = [e.prompt for records in examples.values() for e in records[:8]]
+    batch = compare_mixed_batch(str(base), versions, prompts)
+    console.print(f"{batch.num_equal} of {batch.num_requests} requests: the same tokens")
+
+    summary = {
+        "tasks": [
+            {
+                "name": result.name,
+                "adapter": result.adapter,
+                "base_accuracy": result.base_accuracy,
+                "adapter_accuracy": result.adapter_accuracy,
+                "majority_accuracy": result.majority_accuracy,
+                "num_test": result.num_test,
+                "trainable_parameters": result.trainable_parameters,
+                "train_seconds": round(result.train_seconds, 1),
+                "workers": workers,
+                "zero_stage": run.deepspeed.stage,
+            }
+            for result, run in zip(results, runs, strict=True)
+        ],
+        "mixed_batch_matches": batch.matches,
+        "mixed_batch_requests": batch.num_requests,
+        "served_requests": served.requests_counted,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _print_summary(console, summary)
+    console.print(f"written to {out / 'summary.json'}; make serve serves these adapters")
+    if not batch.matches:
+        raise PropulsionError("the mixed batch gave other tokens than the adapters alone")
+
+
+def _print_answers(
+    console: Console, requests: Sequence[tuple[str, str]], answers: Sequence[str]
+) -> None:
+    from rich.table import Table
+
+    table = Table("model", "prompt", "answer", title="Some of the answers")
+    seen: dict[str, int] = {}
+    for (model, prompt), answer in zip(requests, answers, strict=True):
+        seen[model] = seen.get(model, 0) + 1
+        if seen[model] <= 3:
+            shown = prompt if len(prompt) <= 70 else f"{prompt[:40]} … {prompt[-25:]}"
+            table.add_row(model, shown.replace("\n", " ⏎ "), answer.strip().replace("\n", " ⏎ "))
+    console.print(table)
+
+
+def _print_summary(console: Console, summary: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Exact match on test records")
+    table.add_column("task")
+    for column in ("base", "adapter", "most frequent answer", "test records", "parameters"):
+        table.add_column(column, justify="right")
+    for task in summary["tasks"]:
+        table.add_row(
+            task["name"],
+            f"{task['base_accuracy']:.1%}",
+            f"{task['adapter_accuracy']:.1%}",
+            f"{task['majority_accuracy']:.1%}",
+            f"{task['num_test']:,}",
+            f"{task['trainable_parameters']:,}",
+        )
+    console.print(table)

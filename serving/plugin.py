@@ -1,0 +1,53 @@
+"""vLLM's general plug-in: loaded in every vLLM process, active only in engines that ask for it.
+
+An engine asks with `additional_config={"propulsion": {"enabled": True}}` and `enable_lora=True`;
+`serving.engine.engine_options` sets both. Every other engine keeps vLLM's own LoRA manager.
+"""
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from propulsion.errors import ConfigError
+from serving import vllm_compat
+
+CONFIG_KEY = "propulsion"
+
+logger = logging.getLogger(__name__)
+
+
+class PluginConfig(BaseModel):
+    """What `additional_config["propulsion"]` may hold; it reaches every worker process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(False, description="Serve Propulsion adapters from this engine.")
+
+
+def is_enabled(vllm_config: Any) -> bool:
+    """Whether the engine of this VllmConfig asked for Propulsion adapters."""
+    extra = vllm_config.additional_config
+    options = extra.get(CONFIG_KEY, {}) if isinstance(extra, dict) else {}
+    return PluginConfig.model_validate(options).enabled
+
+
+def register() -> None:
+    """Entry point of `vllm.general_plugins`. Idempotent.
+
+    An unsupported vLLM is left as it is, so that engines that never asked for us still start;
+    `engine_options` refuses it for those that do.
+    """
+    try:
+        vllm_compat.require_supported()
+    except ConfigError as error:
+        logger.warning("Propulsion plug-in not loaded: %s", error)
+        return
+    vllm_compat.install_worker_adapters(is_enabled, _make_worker_adapters)
+
+
+def _make_worker_adapters(vllm_config: Any, device: Any, embedding_modules: dict[str, str]) -> Any:
+    # Imported here: only a worker process needs the layers, every vLLM process runs register().
+    from serving.worker import WorkerAdapters
+
+    return WorkerAdapters(vllm_config, device)

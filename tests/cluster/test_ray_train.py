@@ -1,0 +1,89 @@
+"""Ray Train on a real local Ray: workers, a killed worker, and wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainer.runs import metric_lines, save_tiny_base, write_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def start(run_file: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "propulsion", "train", str(run_file), "--ray", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=400)
+    return output
+
+
+def rank_pids() -> list[int]:
+    """Processes of Ray's training workers on this machine."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::RayTrainWorker" in path.read_bytes():
+                pids.append(int(path.parent.name))
+        except OSError:
+            continue
+    return pids
+
+
+def test_run_survives_a_killed_worker(base: Path, tmp_path: Path) -> None:
+    undisturbed = write_run(tmp_path / "undisturbed", base, training__steps=30)
+    output = finish(start(undisturbed, "--workers", "2"))
+    result = json.loads((tmp_path / "undisturbed" / "out" / "result.json").read_text())
+    assert result["steps"] == 30, output
+    assert result["adapter"] == "tiny@v1"
+
+    disturbed = write_run(tmp_path / "disturbed", base, training__steps=30)
+    process = start(disturbed, "--workers", "2")
+    checkpoints = tmp_path / "disturbed" / "out" / "checkpoints"
+    deadline = time.monotonic() + 300
+    while not (checkpoints.is_dir() and any(checkpoints.glob("step-*"))):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(finish(process))
+        time.sleep(0.02)
+    for pid in rank_pids()[:1]:
+        os.kill(pid, signal.SIGKILL)
+    output = finish(process)
+    assert process.returncode == 0, output
+    steps = [line["step"] for line in metric_lines(tmp_path / "disturbed" / "out") if "lr" in line]
+    assert len(steps) > 30, "no step was repeated: the worker was killed too late"
+    wanted, got = (
+        load_file(tmp_path / name / "out" / "adapter" / "adapter_model.safetensors")
+        for name in ("undisturbed", "disturbed")
+    )
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(got[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_wrong_input_is_told_before_ray_starts(base: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, base)
+    with (tmp_path / "train.tsv").open("a") as file:
+        file.write("no label\n")
+    process = start(run_file)
+    output = finish(process)
+    assert process.returncode == 2
+    assert "train.tsv:26: has 1 columns" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "out").exists()

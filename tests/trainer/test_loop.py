@@ -1,0 +1,159 @@
+"""The loop on real DeepSpeed, each run in processes of its own as a user would start it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters import AdapterStore
+from tests.trainer.runs import metric_lines, save_tiny_base, write_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def train(run_file: Path, *args: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", f"--nproc-per-node={ranks}"]
+        command += [f"--master-port={free_port()}", "-m"]
+    command += ["propulsion", "train", str(run_file), *args]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def losses(output_dir: Path) -> list[float]:
+    return [line["loss"] for line in metric_lines(output_dir) if "loss" in line]
+
+
+def final_weights(output_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(output_dir / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    result = train(write_run(folder, base))
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_run_learns_and_leaves_its_results(finished: Path) -> None:
+    curve = losses(finished / "out")
+    assert len(curve) == 6
+    assert curve[-1] < curve[0]
+    result = json.loads((finished / "out" / "result.json").read_text())
+    assert result["num_test"] == 24
+    assert result["trainable_parameters"] == sum(
+        tensor.numel() for tensor in final_weights(finished / "out").values()
+    )
+    version = AdapterStore(finished / "store").verify("tiny")
+    assert result["adapter"] == version.reference == "tiny@v1"
+    assert version.manifest.metrics == {
+        key: result[key] for key in ("base_accuracy", "adapter_accuracy", "majority_accuracy")
+    }
+
+
+def test_checkpoints_hold_no_base_weight(finished: Path) -> None:
+    weights = load_file(finished / "out" / "checkpoints" / "step-6" / "weights.safetensors")
+    assert all("propulsion_delta" in name for name in weights)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_cut_off_run_continues_to_the_same_weights(
+    base: Path, finished: Path, tmp_path: Path, stage: int
+) -> None:
+    run_file = write_run(tmp_path, base, deepspeed__stage=stage)
+    crash = "import trainer.loop as loop\n"
+    crash += "save, calls = loop.save_checkpoint, []\n"
+    crash += "def once(*args):\n    if calls: raise SystemExit(9)\n"
+    crash += "    calls.append(1); return save(*args)\n"
+    crash += "loop.save_checkpoint = once\n"
+    crash += "from trainer.config import load_run\n"
+    crash += f"loop.train(load_run({str(run_file)!r}))\n"
+    cut_off = subprocess.run(
+        [sys.executable, "-c", crash], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert cut_off.returncode == 9, cut_off.stderr
+    assert not (tmp_path / "out" / "adapter").exists()
+    again = train(run_file)
+    assert again.returncode == 0, again.stderr
+    assert "continues from" in again.stderr
+    # Steps 4 to 6 stand twice: before the crash and after the resume from step 3.
+    curve = losses(tmp_path / "out")
+    assert curve[6:] == pytest.approx(curve[3:6], abs=1e-5)
+    reference = final_weights(finished / "out")
+    for name, tensor in final_weights(tmp_path / "out").items():
+        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_give_the_weights_of_one(
+    base: Path, finished: Path, tmp_path: Path, stage: int
+) -> None:
+    result = train(write_run(tmp_path, base, deepspeed__stage=stage), ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path / "out") == pytest.approx(losses(finished / "out"), abs=1e-4)
+    reference = final_weights(finished / "out")
+    for name, tensor in final_weights(tmp_path / "out").items():
+        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-4)
+
+
+def test_other_settings_do_not_continue_a_run(base: Path, finished: Path) -> None:
+    run_file = finished / "run.yaml"
+    before = (finished / "out" / "result.json").read_text()
+    refused = train(run_file, "--set", "training.lr=0.5")
+    assert refused.returncode == 2
+    assert "other settings (training.lr)" in refused.stderr
+    assert (finished / "out" / "result.json").read_text() == before
+
+
+def test_missing_data_is_told_before_anything_is_written(base: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, base)
+    (tmp_path / "test.tsv").unlink()
+    result = train(run_file)
+    assert result.returncode == 2
+    assert "test.tsv: no such data file" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_of_base_and_published_adapter(finished: Path) -> None:
+    result = json.loads((finished / "out" / "result.json").read_text())
+    predictions = finished / "predictions.jsonl"
+    for adapter, accuracy in {
+        "tiny": result["adapter_accuracy"],
+        None: result["base_accuracy"],
+    }.items():
+        chosen = ["--adapter", adapter, "--predictions", str(predictions)] if adapter else []
+        done = subprocess.run(
+            [sys.executable, "-m", "propulsion", "eval", str(finished / "run.yaml"), *chosen],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"accuracy {accuracy:.1%} on 24 records" in done.stdout
+    assert len(predictions.read_text().splitlines()) == 24
