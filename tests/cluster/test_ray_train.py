@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.runs import metric_lines, save_tiny_base, write_run
+from tests.trainer.runs import save_tiny_base, write_run
 
 pytestmark = pytest.mark.slow
 
@@ -63,12 +63,10 @@ def test_run_survives_a_killed_worker(base: Path, tmp_path: Path) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(finish(process))
         time.sleep(0.02)
-    for pid in rank_pids()[:1]:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(rank_pids()[0], signal.SIGKILL)
     output = finish(process)
     assert process.returncode == 0, output
-    steps = [line["step"] for line in metric_lines(tmp_path / "disturbed" / "out") if "lr" in line]
-    assert len(steps) > 30, "no step was repeated: the worker was killed too late"
+    assert "continues from" in output, "the worker was killed too late"
     wanted, got = (
         load_file(tmp_path / name / "out" / "adapter" / "adapter_model.safetensors")
         for name in ("undisturbed", "disturbed")
