@@ -6,12 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from propulsion.errors import DataError
 from trainer.records import Example
+
+T = TypeVar("T")
 
 IGNORED = -100
 """Label of the tokens that the loss leaves out, as in transformers."""
@@ -97,6 +99,6 @@ def _epoch_order(num_examples: int, epoch: int, seed: int) -> list[int]:
     return order
 
 
-def rank_share(indices: Sequence[int], rank: int, world_size: int) -> list[int]:
+def rank_share(batch: Sequence[T], rank: int, world_size: int) -> list[T]:
     """The part of a step's examples that one rank computes; parts differ by one in size."""
-    return list(indices[rank::world_size])
+    return list(batch[rank::world_size])

@@ -195,7 +195,9 @@ def _train_step(
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
     target_tokens = sum(example.num_target_tokens for example in batch)
-    mine = [batch[i] for i in rank_share(range(len(batch)), rank, world_size)]
+    # Examples of like length share a micro-batch, so that little of it is padding.
+    batch = sorted(batch, key=lambda example: len(example.ids))
+    mine = rank_share(batch, rank, world_size)
     micro = engine.train_micro_batch_size_per_gpu()
     accumulation = engine.gradient_accumulation_steps()
     total = torch.zeros((), device=engine.device)

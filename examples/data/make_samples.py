@@ -25,7 +25,7 @@ from corpus import Decontaminator
 Record = TypeVar("Record")
 
 TEST_RECORDS = 400
-TRAIN_RECORDS = {"sst2": 16_000, "cola": 7_000, "boolq": 5_000}
+TRAIN_RECORDS = {"sst2": 16_000, "boolq": 5_000}
 
 
 def balanced(
@@ -77,17 +77,6 @@ def main() -> None:
     samples = split(train, test, lambda r: r[0], lambda r: r[1], TRAIN_RECORDS["sst2"])
     for name, rows in zip(("train", "test"), samples, strict=True):
         write_tsv(args.out / f"sst2/{name}.tsv", [header, *rows])
-
-    cola = args.data / "glue/CoLA"
-    samples = split(
-        read_tsv(cola / "train.tsv"),
-        read_tsv(cola / "dev.tsv"),
-        lambda r: r[3],
-        lambda r: r[1],
-        TRAIN_RECORDS["cola"],
-    )
-    for name, rows in zip(("train", "test"), samples, strict=True):
-        write_tsv(args.out / f"cola/{name}.tsv", rows)
 
     boolq = args.data / "reasoning/boolq"
     records = split(

@@ -207,7 +207,7 @@ def main() -> None:
         if (step + 1) % args.save_every == 0 or step + 1 == steps:
             save(model, tokenizer, args.out)
     report = {
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "arguments": {k: v for k, v in vars(args).items() if not isinstance(v, Path)},
         "parameters": model.num_parameters(),
         "documents": {name: len(texts) for name, texts in sources.items()},
         "steps": steps,
