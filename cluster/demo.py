@@ -77,7 +77,12 @@ def demo(
     requests = [(v.name, e.prompt) for v in versions for e in examples[v.name]]
     requests += [(BASE_NAME, e.prompt) for e in examples[versions[0].name]]
     served = ask_server(
-        base, out / "store", requests, served_name=BASE_NAME, log=out / "server.log"
+        base,
+        out / "store",
+        requests,
+        max_tokens=max(run.evaluation.max_new_tokens for run in runs),
+        served_name=BASE_NAME,
+        log=out / "server.log",
     )
     counted = sum(served.requests_counted.values())
     if counted != len(requests):
@@ -131,13 +136,21 @@ def _print_answers(
     from rich.table import Table
 
     table = Table("model", "prompt", "answer", title="Some of the answers")
-    seen: dict[str, int] = {}
-    for (model, prompt), answer in zip(requests, answers, strict=True):
-        seen[model] = seen.get(model, 0) + 1
-        if seen[model] <= 3:
-            shown = prompt if len(prompt) <= 70 else f"{prompt[:40]} … {prompt[-25:]}"
-            table.add_row(model, shown.replace("\n", " ⏎ "), answer.strip().replace("\n", " ⏎ "))
+    for model in dict.fromkeys(model for model, _ in requests):
+        asked = [(p, a) for (m, p), a in zip(requests, answers, strict=True) if m == model]
+        # All prompts of a task begin and end alike; what lies between tells them apart.
+        words = [prompt.split() for prompt, _ in asked]
+        begin, end = _num_common(words), _num_common([w[::-1] for w in words])
+        for prompt, (_, answer) in list(zip(words, asked, strict=True))[:3]:
+            shown = " ".join(prompt[begin : len(prompt) - end])
+            table.add_row(model, shown, " ".join(answer.split()))
     console.print(table)
+
+
+def _num_common(rows: Sequence[Sequence[str]]) -> int:
+    """How many words all rows begin with alike."""
+    columns = list(zip(*rows, strict=False))
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), len(columns))
 
 
 def _print_summary(console: Console, summary: dict[str, Any]) -> None:

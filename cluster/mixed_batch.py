@@ -49,6 +49,7 @@ def _mixed(base: str, requests: Sequence[tuple[AdapterVersion | None, str]]) -> 
     # With the engine in this process, every request waits in it before its first step: the first
     # step then takes them all, as one batch.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM, SamplingParams
 
     from serving.engine import adapter_request, engine_options
@@ -60,6 +61,7 @@ def _mixed(base: str, requests: Sequence[tuple[AdapterVersion | None, str]]) -> 
             enforce_eager=True,
             max_num_seqs=len(requests),
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
     )
     outputs = llm.generate(
@@ -76,7 +78,9 @@ def _alone(base: str, requests: Sequence[tuple[AdapterVersion | None, str]]) -> 
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(base)
     results: list[list[int]] = [[] for _ in requests]
     references = {version.reference if version else None: version for version, _ in requests}

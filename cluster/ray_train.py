@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def train_on_ray(
         load_examples(path, run.data)
 
     import ray
-    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchTrainer
 
@@ -61,6 +61,7 @@ def train_on_ray(
                 name="ray",
                 storage_path=str(run.output_dir.resolve()),
                 failure_config=FailureConfig(max_failures=max_failures),
+                logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
         trainer.fit()
@@ -84,6 +85,8 @@ def start_ray(num_cpus: int) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level="WARNING")
         return
+    # Nobody preempts the machine that Ray was started on.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # The data does not pass through Ray, so a small object store is enough.
     ray.init(
         num_cpus=max(num_cpus, os.cpu_count() or 1),
@@ -100,7 +103,8 @@ def _worker(settings: dict[str, Any]) -> None:
     from trainer.checkpoint import Progress
     from trainer.loop import train
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # torch's notes to DeepSpeed's authors, at every collective call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     context = ray.train.get_context()
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))

@@ -29,6 +29,7 @@ def ask_server(
     store: Path,
     requests: Sequence[tuple[str, str]],
     *,
+    max_tokens: int,
     served_name: str,
     log: Path,
     boot_seconds: float = 240.0,
@@ -52,7 +53,12 @@ def ask_server(
                 model, prompt = request
                 response = client.post(
                     "/v1/completions",
-                    json={"model": model, "prompt": prompt, "max_tokens": 4, "temperature": 0},
+                    json={
+                        "model": model,
+                        "prompt": prompt,
+                        "max_tokens": max_tokens,
+                        "temperature": 0,
+                    },
                 )
                 if response.status_code != 200:
                     raise PropulsionError(f"the server answered {response.text} (see {log})")
