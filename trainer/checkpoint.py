@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from propulsion.errors import ConfigError
+from propulsion.errors import ConfigError, PropulsionError
 from trainer import optimizer_state
 
 STATE_FILE = "state.json"
@@ -50,7 +50,11 @@ def save_checkpoint(
 
     The folder appears whole or not at all, and only then are older ones beyond `keep` removed.
     Data order and initialisation follow from the seed, so the step is all their state.
+
+    Raises:
+        PropulsionError: the disk is full or not writable; nothing half-written is left.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights = optimizer_state.full_weights(engine)
@@ -58,14 +62,20 @@ def save_checkpoint(
     path = output_dir / "checkpoints" / f"step-{progress.step}"
     if engine.global_rank == 0:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(weights, temporary / WEIGHTS_FILE)
-        save_file(moments, temporary / MOMENTS_FILE)
         state = {"progress": progress.__dict__, "identity": identity}
-        (temporary / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n")
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        try:
+            temporary.mkdir(parents=True)
+            save_file(weights, temporary / WEIGHTS_FILE)
+            save_file(moments, temporary / MOMENTS_FILE)
+            (temporary / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n")
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.rename(path)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise PropulsionError(
+                f"checkpoint {path} cannot be written ({error}): make room; the same command then "
+                "continues from the checkpoint before"
+            ) from error
         for _, old in sorted(_steps(output_dir).items())[:-keep]:
             shutil.rmtree(old)
     torch.distributed.barrier()

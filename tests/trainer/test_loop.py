@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from adapters import AdapterStore
 from tests.trainer.runs import metric_lines, save_tiny_base, write_run
@@ -157,3 +157,42 @@ def test_eval_of_base_and_published_adapter(finished: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert f"accuracy {accuracy:.1%} on 24 records" in done.stdout
     assert len(predictions.read_text().splitlines()) == 24
+
+
+def test_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path) -> None:
+    other = save_tiny_base(tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    command = [sys.executable, "-m", "propulsion", "eval", str(finished / "run.yaml")]
+    done = subprocess.run(
+        [*command, "--adapter", "tiny", "--set", f"base={other}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "tiny@v1" in done.stderr
+    assert str(other) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_full_disk_leaves_the_checkpoint_before(base: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, base)
+    limit = "import resource, trainer.loop as loop\n"
+    limit += "save, calls = loop.save_checkpoint, []\n"
+    limit += "def second_fails(*args):\n"
+    limit += "    if calls: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+    limit += "    calls.append(1); return save(*args)\n"
+    limit += "loop.save_checkpoint = second_fails\n"
+    limit += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "from trainer.config import load_run\n"
+    limit += f"loop.train(load_run({str(run_file)!r}))\n"
+    failed = subprocess.run(
+        [sys.executable, "-c", limit], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert failed.returncode == 1
+    assert "step-6 cannot be written" in failed.stderr
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-3"]
+    assert train(run_file).returncode == 0
