@@ -68,6 +68,8 @@ class StoreModels(vllm_compat.OpenAIServingModels):
         """The base, then one card per adapter version, its `parent` and `root` the base."""
         models = await self.registry.show_available_models()
         base = models.data[0]
+        # vLLM tells every client where the base lies on this machine.
+        base.root = base.id
         versions = await asyncio.to_thread(self._store.list)
         models.data.extend(_card(version, base) for version in versions)
         return models
