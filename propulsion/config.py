@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from peft.config import PeftConfig
 
 from propulsion.errors import ConfigError
-from propulsion.registration import PEFT_TYPE
+from propulsion.registration import PEFT_TYPE, register_with_peft
 
 
 @dataclass
@@ -75,3 +75,6 @@ class PropulsionConfig(PeftConfig):
                 "layers_to_transform does not go with a regex in target_modules: "
                 "write the block numbers into the regex, or list the modules"
             )
+
+
+register_with_peft()

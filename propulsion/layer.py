@@ -12,6 +12,7 @@ from torch import nn
 from propulsion.config import PropulsionConfig
 from propulsion.errors import PropulsionError
 from propulsion.functional import effective_scale, scale_output
+from propulsion.registration import register_with_peft
 
 
 class PropulsionLayer(nn.Module, BaseTunerLayer):
@@ -109,3 +110,6 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
         base.weight.data = weight
         if bias is not None:
             base.bias.data = bias
+
+
+register_with_peft()

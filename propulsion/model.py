@@ -10,6 +10,7 @@ from torch import nn
 from propulsion.config import PropulsionConfig
 from propulsion.layer import PropulsionLayer
 from propulsion.presets import preset_modules
+from propulsion.registration import register_with_peft
 
 
 class PropulsionModel(BaseTuner):
@@ -48,3 +49,6 @@ class PropulsionModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+
+register_with_peft()

@@ -9,19 +9,32 @@ from typing import Any
 
 PEFT_TYPE = "PROPULSION"
 
+_IMPORT_PEFT = {
+    "propulsion.config": "PropulsionConfig",
+    "propulsion.layer": "PropulsionLayer",
+    "propulsion.model": "PropulsionModel",
+}
+"""Modules that import PEFT, and what stands in them once they are imported."""
+
 
 def register_with_peft() -> None:
     """Register now if `peft` is imported already, otherwise right after its import.
 
     Idempotent. `get_peft_model` and `PeftModel.from_pretrained` then know the type "PROPULSION".
     """
-    if "peft.mapping" in sys.modules and hasattr(sys.modules.get("peft"), "PeftModel"):
+    if hasattr(sys.modules.get("peft"), "PeftModel"):
         _register()
     elif not any(isinstance(finder, _AfterPeftImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterPeftImport())
 
 
 def _register() -> None:
+    for module, name in _IMPORT_PEFT.items():
+        loaded = sys.modules.get(module)
+        if loaded is not None and not hasattr(loaded, name):
+            # It is being imported, and imports PEFT itself: it registers when it is done.
+            return
+
     import peft.mapping
 
     from propulsion.config import PropulsionConfig

@@ -83,13 +83,21 @@ def save_checkpoint(
 
 
 def load_checkpoint(engine: Any, path: Path, identity: dict[str, Any]) -> Progress:
-    """Put a checkpoint into the engine; collective over all ranks.
+    """Put a checkpoint into the engine; collective over all ranks. Raises as `read_progress`."""
+    from safetensors.torch import load_file
+
+    progress = read_progress(path, identity)
+    optimizer_state.load_weights(engine, load_file(path / WEIGHTS_FILE))
+    optimizer_state.load_moments(engine, load_file(path / MOMENTS_FILE), progress.step)
+    return progress
+
+
+def read_progress(path: Path, identity: dict[str, Any]) -> Progress:
+    """How far a checkpoint is.
 
     Raises:
         ConfigError: the checkpoint is of a run with other settings.
     """
-    from safetensors.torch import load_file
-
     state = json.loads((path / STATE_FILE).read_text())
     changed = _differences(state["identity"], identity)
     if changed:
@@ -97,10 +105,7 @@ def load_checkpoint(engine: Any, path: Path, identity: dict[str, Any]) -> Progre
             f"{path} belongs to a run with other settings ({', '.join(changed)}): "
             "use another output_dir, or start anew with --overwrite"
         )
-    progress = Progress(**state["progress"])
-    optimizer_state.load_weights(engine, load_file(path / WEIGHTS_FILE))
-    optimizer_state.load_moments(engine, load_file(path / MOMENTS_FILE), progress.step)
-    return progress
+    return Progress(**state["progress"])
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -154,29 +154,6 @@ class RunConfig(Section):
         None, ge=0, le=65535, description="Loopback port of /metrics while training; 0 picks one."
     )
 
-    def identity(self) -> dict[str, Any]:
-        """All that decides the result; a checkpoint only resumes a run of equal identity.
-
-        Where a file lies or a step is cut into micro-batches does not count, nor does what only
-        decides when something is written.
-        """
-        return self.model_dump(
-            mode="json",
-            exclude={
-                "output_dir": True,
-                "publish": True,
-                "metrics_port": True,
-                "deepspeed": True,
-                "evaluation": True,
-                "training": {
-                    "micro_batch_size",
-                    "eval_every",
-                    "checkpoint_every",
-                    "keep_checkpoints",
-                },
-            },
-        )
-
 
 def load_run(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a run file.

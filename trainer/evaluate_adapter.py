@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from adapters import AdapterStore, AdapterVersion
+from propulsion.errors import ConfigError
 from trainer.config import RunConfig
 from trainer.engine import load_base
 from trainer.evaluation import EvaluationResult, evaluate
+from trainer.identity import fingerprint_of
 from trainer.records import load_examples
 
 
@@ -25,14 +28,16 @@ def evaluate_adapter(
         AdapterNotFoundError, AdapterCorruptError, BaseMismatchError: the adapter cannot be used.
     """
     examples = load_examples(run.data.test, run.data, run.data.test_limit)
-    folder = None if adapter is None else _adapter_folder(run, adapter)
+    version = None if adapter is None or Path(adapter).is_dir() else _verified(run, adapter)
     model, tokenizer = load_base(run.base, run.deepspeed.dtype)
-    if folder is not None:
+    if version is not None:
+        version.require_base(fingerprint_of(run.base), run.base)
+    if adapter is not None:
         from peft import PeftModel
 
         import propulsion  # noqa: F401  registers the method with PEFT
 
-        model = PeftModel.from_pretrained(model, folder)
+        model = PeftModel.from_pretrained(model, adapter if version is None else version.path)
     result = evaluate(model, tokenizer, examples, run)
     if predictions is not None:
         with predictions.open("w", encoding="utf-8") as file:
@@ -42,17 +47,9 @@ def evaluate_adapter(
     return result
 
 
-def _adapter_folder(run: RunConfig, adapter: str) -> str:
-    if Path(adapter).is_dir():
-        return adapter
-    from adapters import AdapterStore, base_fingerprint
-    from propulsion.errors import ConfigError
-
+def _verified(run: RunConfig, reference: str) -> AdapterVersion:
     if run.publish is None:
         raise ConfigError(
-            f"{adapter!r} is no folder, and the run file names no store (publish.store)"
+            f"{reference!r} is no folder, and the run file names no store (publish.store)"
         )
-    store = AdapterStore(run.publish.store)
-    version = store.verify(adapter)
-    version.require_base(base_fingerprint(run.base), run.base)
-    return str(version.path)
+    return AdapterStore(run.publish.store).verify(reference)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from adapters import AdapterStore
 from propulsion.errors import ConfigError
 from trainer import optimizer_state
 from trainer.batches import (
@@ -23,10 +24,17 @@ from trainer.batches import (
     step_indices,
     tokenize,
 )
-from trainer.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from trainer.checkpoint import (
+    Progress,
+    latest_checkpoint,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
 from trainer.config import RunConfig
 from trainer.engine import add_adapter, load_base, micro_batches, start_engine
 from trainer.evaluation import evaluate
+from trainer.identity import fingerprint_of, run_identity
 from trainer.records import load_examples
 from trainer.schedule import learning_rate
 from trainer.watching import RunWatcher, SilentWatcher, Watcher
@@ -57,7 +65,8 @@ def train(
 ) -> RunResult:
     """Train, evaluate, save and publish one run; every rank of the run calls this.
 
-    A run that was cut off continues from its last checkpoint when it is started again.
+    A run that was cut off continues from its last checkpoint when it is started again. One that
+    came to its end is not run again: its result is returned.
 
     Args:
         run: the run.
@@ -80,6 +89,10 @@ def train(
     dataset = tokenize(tokenizer, train_examples, run.data.max_length)
     model = add_adapter(base, run)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    identity = run_identity(run, fingerprint_of(run.base))
+    finished = _finished_before(run, identity)
+    if finished is not None:
+        return finished
     engine = start_engine(model, run, world_size)
 
     def measure() -> tuple[float, float]:
@@ -92,7 +105,7 @@ def train(
         progress = Progress()
         checkpoint = latest_checkpoint(run.output_dir)
         if checkpoint is not None:
-            progress = load_checkpoint(engine, checkpoint, run.identity())
+            progress = load_checkpoint(engine, checkpoint, identity)
             watcher.note(f"continues from {checkpoint}")
         if progress.base_accuracy is None:
             # A fresh adapter is the base model, bit for bit.
@@ -114,11 +127,7 @@ def train(
             last = step + 1 == run.training.steps
             if (step + 1) % run.training.checkpoint_every == 0 or last:
                 path = save_checkpoint(
-                    engine,
-                    run.output_dir,
-                    progress,
-                    run.identity(),
-                    run.training.keep_checkpoints,
+                    engine, run.output_dir, progress, identity, run.training.keep_checkpoints
                 )
                 if on_checkpoint is not None:
                     on_checkpoint(path, progress)
@@ -141,7 +150,7 @@ def train(
             steps=run.training.steps,
             train_seconds=seconds,
         )
-        return _finish(engine, run, result, rank, watcher)
+        return _finish(engine, run, result, identity, rank, watcher)
 
 
 def _join_ranks() -> tuple[int, int]:
@@ -225,8 +234,24 @@ def _train_step(
     return value
 
 
+def _finished_before(run: RunConfig, identity: dict[str, Any]) -> RunResult | None:
+    """The result of an earlier run that was this one, if it came to its end."""
+    path = run.output_dir / "result.json"
+    checkpoint = latest_checkpoint(run.output_dir)
+    if checkpoint is None or not path.exists():
+        return None
+    if read_progress(checkpoint, identity).step < run.training.steps:
+        return None
+    return RunResult(**json.loads(path.read_text()))
+
+
 def _finish(
-    engine: Any, run: RunConfig, result: RunResult, rank: int, watcher: Watcher
+    engine: Any,
+    run: RunConfig,
+    result: RunResult,
+    identity: dict[str, Any],
+    rank: int,
+    watcher: Watcher,
 ) -> RunResult:
     """Save the adapter and publish it; rank 0 writes, all ranks take part in the gathering."""
     weights = optimizer_state.full_weights(engine)
@@ -234,16 +259,14 @@ def _finish(
         folder = run.output_dir / "adapter"
         engine.module.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
         if run.publish is not None:
-            from adapters import AdapterStore, base_fingerprint
-
             version = AdapterStore(run.publish.store).publish(
                 folder,
                 run.publish.name or run.name,
-                base_fingerprint=base_fingerprint(run.base),
+                base_fingerprint=identity["base"],
                 metrics={
                     key: value for key, value in asdict(result).items() if key.endswith("accuracy")
                 },
-                training_config=run.identity(),
+                training_config=identity,
                 aliases=run.publish.aliases,
             )
             result = replace(result, adapter=version.reference)

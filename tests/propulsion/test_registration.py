@@ -27,6 +27,10 @@ CHECK = "; print(mapping.PEFT_TYPE_TO_TUNER_MAPPING['PROPULSION'].__name__)"
     [
         "import propulsion; from peft import mapping",
         "from peft import mapping; import propulsion",
+        "from propulsion import PropulsionConfig; from peft import mapping",
+        "import propulsion.model; from peft import mapping",
+        "import propulsion.config; from peft import mapping",
+        "import propulsion.layer; from peft import mapping",
         # transformers looks for peft's spec without importing it.
         "import propulsion, importlib.util; importlib.util.find_spec('peft'); "
         "from peft import mapping",

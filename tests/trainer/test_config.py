@@ -78,14 +78,6 @@ def test_overrides_replace_the_files_values(tmp_path: Path) -> None:
         load_run(path, ["name.first=x"])
 
 
-def test_identity_changes_with_what_decides_the_result(tmp_path: Path) -> None:
-    path = write_run(tmp_path, tmp_path)
-    identity = load_run(path).identity()
-    assert load_run(path, ["training.checkpoint_every=7", "output_dir=b"]).identity() == identity
-    for setting in ("training.lr=0.5", "seed=3", "adapter.degree=5", "data.max_length=12"):
-        assert load_run(path, [setting]).identity() != identity, setting
-
-
 def test_tsv_without_header_needs_column_numbers(tmp_path: Path) -> None:
     path = write_run(tmp_path, tmp_path)
     with pytest.raises(ConfigError, match="column numbers"):

@@ -130,6 +130,15 @@ def test_other_settings_do_not_continue_a_run(base: Path, finished: Path) -> Non
     assert (finished / "out" / "result.json").read_text() == before
 
 
+def test_finished_run_is_not_run_again(finished: Path) -> None:
+    before = (finished / "out" / "metrics.jsonl").read_text()
+    again = train(finished / "run.yaml")
+    assert again.returncode == 0, again.stderr
+    assert "tiny@v1" in again.stdout
+    assert (finished / "out" / "metrics.jsonl").read_text() == before
+    assert [version.version for version in AdapterStore(finished / "store").list()] == ["v1"]
+
+
 def test_missing_data_is_told_before_anything_is_written(base: Path, tmp_path: Path) -> None:
     run_file = write_run(tmp_path, base)
     (tmp_path / "test.tsv").unlink()
