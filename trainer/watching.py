@@ -56,12 +56,12 @@ class RunWatcher:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s"),
+            TextColumn("{task.fields[status]}"),
             Remaining(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=total_steps, loss=float("nan"), rate=0.0)
+        self._task = self._bar.add_task(name, total=total_steps, status="")
 
     def __enter__(self) -> RunWatcher:
         self._bar.start()
@@ -81,13 +81,13 @@ class RunWatcher:
             self._metrics.close()
 
     def step(self, step: int, loss: float, lr: float, tokens: int, seconds: float) -> None:
-        rate = tokens / seconds
+        status = f"loss {loss:.4f}  {tokens / seconds:,.0f} tokens/s"
         self._write(step=step, loss=loss, lr=lr, tokens=tokens, seconds=round(seconds, 4))
-        self._bar.update(self._task, completed=step, loss=loss, rate=rate)
+        self._bar.update(self._task, completed=step, status=status)
         if self._metrics is not None:
             self._metrics.step(loss, lr, tokens, seconds)
         if not self._console.is_terminal and (step % 50 == 0 or step == self._total_steps):
-            self.note(f"step {step}/{self._total_steps}  loss {loss:.4f}  {rate:,.0f} tokens/s")
+            self.note(f"step {step}/{self._total_steps}  {status}")
 
     def evaluation(self, step: int, accuracy: float, majority_accuracy: float) -> None:
         self._write(step=step, accuracy=accuracy, majority_accuracy=majority_accuracy)
