@@ -81,9 +81,13 @@ def test_checkpoints_hold_no_base_weight(finished: Path) -> None:
     assert all("propulsion_delta" in name for name in weights)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("stage", "ranks", "tolerance"),
+    # Two ranks add in another order than one does.
+    [(0, 1, 1e-5), (1, 1, 1e-5), (2, 1, 1e-5), (3, 1, 1e-5), (2, 2, 1e-4), (3, 2, 1e-4)],
+)
 def test_cut_off_run_continues_to_the_same_weights(
-    base: Path, finished: Path, tmp_path: Path, stage: int
+    base: Path, finished: Path, tmp_path: Path, stage: int, ranks: int, tolerance: float
 ) -> None:
     run_file = write_run(tmp_path, base, deepspeed__stage=stage)
     crash = "import trainer.loop as loop\n"
@@ -98,15 +102,15 @@ def test_cut_off_run_continues_to_the_same_weights(
     )
     assert cut_off.returncode == 9, cut_off.stderr
     assert not (tmp_path / "out" / "adapter").exists()
-    again = train(run_file)
+    again = train(run_file, ranks=ranks)
     assert again.returncode == 0, again.stderr
     assert "continues from" in again.stderr
     # Steps 4 to 6 stand twice: before the crash and after the resume from step 3.
     curve = losses(tmp_path / "out")
-    assert curve[6:] == pytest.approx(curve[3:6], abs=1e-5)
+    assert curve[6:] == pytest.approx(curve[3:6], abs=tolerance)
     reference = final_weights(finished / "out")
     for name, tensor in final_weights(tmp_path / "out").items():
-        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
