@@ -38,6 +38,24 @@ def train(run_file: Path, *args: str, ranks: int = 1) -> subprocess.CompletedPro
     )
 
 
+def train_disturbed(run_file: Path, disturbance: str) -> subprocess.CompletedProcess[str]:
+    """Train on one rank; run the code `disturbance` just before the second checkpoint."""
+    code = (
+        "import trainer.loop as loop\n"
+        "from trainer.config import load_run\n"
+        "save, calls = loop.save_checkpoint, []\n"
+        "def disturbed(*args):\n"
+        f"    if calls: exec({disturbance!r})\n"
+        "    calls.append(1)\n"
+        "    return save(*args)\n"
+        "loop.save_checkpoint = disturbed\n"
+        f"loop.train(load_run({str(run_file)!r}))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,16 +108,7 @@ def test_cut_off_run_continues_to_the_same_weights(
     base: Path, finished: Path, tmp_path: Path, stage: int, ranks: int, tolerance: float
 ) -> None:
     run_file = write_run(tmp_path, base, deepspeed__stage=stage)
-    crash = "import trainer.loop as loop\n"
-    crash += "save, calls = loop.save_checkpoint, []\n"
-    crash += "def once(*args):\n    if calls: raise SystemExit(9)\n"
-    crash += "    calls.append(1); return save(*args)\n"
-    crash += "loop.save_checkpoint = once\n"
-    crash += "from trainer.config import load_run\n"
-    crash += f"loop.train(load_run({str(run_file)!r}))\n"
-    cut_off = subprocess.run(
-        [sys.executable, "-c", crash], capture_output=True, text=True, timeout=300, check=False
-    )
+    cut_off = train_disturbed(run_file, "raise SystemExit(9)")
     assert cut_off.returncode == 9, cut_off.stderr
     assert not (tmp_path / "out" / "adapter").exists()
     again = train(run_file, ranks=ranks)
@@ -193,17 +202,11 @@ def test_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path) -> N
 
 def test_full_disk_leaves_the_checkpoint_before(base: Path, tmp_path: Path) -> None:
     run_file = write_run(tmp_path, base)
-    limit = "import resource, trainer.loop as loop\n"
-    limit += "save, calls = loop.save_checkpoint, []\n"
-    limit += "def second_fails(*args):\n"
-    limit += "    if calls: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-    limit += "    calls.append(1); return save(*args)\n"
-    limit += "loop.save_checkpoint = second_fails\n"
-    limit += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    limit += "from trainer.config import load_run\n"
-    limit += f"loop.train(load_run({str(run_file)!r}))\n"
-    failed = subprocess.run(
-        [sys.executable, "-c", limit], capture_output=True, text=True, timeout=300, check=False
+    failed = train_disturbed(
+        run_file,
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n",
     )
     assert failed.returncode == 1
     assert "step-6 cannot be written" in failed.stderr
