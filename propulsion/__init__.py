@@ -14,6 +14,7 @@ from propulsion.version import __version__
 if TYPE_CHECKING:
     from propulsion.config import PropulsionConfig
     from propulsion.effective import effective_scales
+    from propulsion.hotswap import hotswap_adapter
     from propulsion.layer import PropulsionLayer
     from propulsion.model import PropulsionModel
 
@@ -24,6 +25,7 @@ __all__ = [
     "PropulsionModel",
     "__version__",
     "effective_scales",
+    "hotswap_adapter",
 ]
 
 _LAZY = {
@@ -31,6 +33,7 @@ _LAZY = {
     "PropulsionLayer": "propulsion.layer",
     "PropulsionModel": "propulsion.model",
     "effective_scales": "propulsion.effective",
+    "hotswap_adapter": "propulsion.hotswap",
 }
 
 

@@ -1,57 +1,58 @@
-"""The arithmetic of Propulsion: offsets to scales, and the scaling itself."""
+"""The arithmetic of Propulsion: from offsets δ to the effective scale of a layer's output."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Literal
 
 import torch
 
+Pooling = Literal["mean", "max", "min", "l2"]
 
-def effective_scale(delta: torch.Tensor, degree: int) -> torch.Tensor:
-    """Scale s = mean_i (1 + δ_i)^k that a layer's output is multiplied by (Eq. 1-3).
+
+def effective_scale(
+    delta: torch.Tensor, degree: int | torch.Tensor, pooling: Pooling = "mean"
+) -> torch.Tensor:
+    """What m pooled vectors multiply a layer's output by (Eq. 1-3; multi-propulsion).
+
+    With p_i = (1 + δ_i)^k, pooling the outputs V ⊙ p_i is scaling V:
+
+    - mean: by mean_i p_i;
+    - l2: by sqrt(mean_i p_i²), which leaves V its sign;
+    - max: by max_i p_i where V ≥ 0 and by min_i p_i where V < 0;
+    - min: by min_i p_i where V ≥ 0 and by max_i p_i where V < 0.
 
     Args:
-        delta: offsets δ = z - 1, shape (num_vectors, d_out), any float dtype.
-        degree: the power k.
+        delta: offsets δ = z - 1, shape (..., num_vectors, d_out), any float dtype.
+        degree: the power k, or a tensor of them that broadcasts with `delta`.
+        pooling: how the outputs of several vectors become one.
 
     Returns:
-        s, shape (d_out,), fp32, differentiable. The power is taken in fp32 whatever δ's dtype:
-        in bf16 a z near 1 would move in steps of 0.4 to 0.8 %.
+        Shape (..., rows, d_out), fp32, differentiable; rows is 1, or 2 for max and min over
+        several vectors: the scale where V ≥ 0, then the scale where V < 0. The power is taken in
+        fp32 whatever δ's dtype: in bf16 a z near 1 would move in steps of 0.4 to 0.8 %.
     """
-    return (1.0 + delta.float()).pow(degree).mean(dim=0)
+    return _pool((1.0 + delta.float()).pow(degree), pooling)
 
 
-def scale_offset(delta: torch.Tensor, degree: int) -> torch.Tensor:
-    """s - 1 of `effective_scale`, shape (d_out,), fp32, rounded once from fp64.
+def scale_offset(delta: torch.Tensor, degree: int, pooling: Pooling = "mean") -> torch.Tensor:
+    """s - 1 of `effective_scale`, shape (rows, d_out), fp32, rounded once from fp64.
 
-    This is a row of the z-bank: zeros are the base model.
+    These are rows of the z-bank: zeros are the base model.
     """
-    return ((1.0 + delta.double()).pow(degree).mean(dim=0) - 1.0).float()
+    return (_pool((1.0 + delta.double()).pow(degree), pooling) - 1.0).float()
 
 
-def scale_output(output: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """V ⊙ s in fp32, returned in V's dtype; autograd saves V alone.
-
-    Args:
-        output: a layer's output V, shape (..., d_out).
-        scale: s, shape (d_out,), fp32.
-    """
-    result: torch.Tensor = _ScaleOutput.apply(output, scale)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _ScaleOutput(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, output: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(output, scale)
-        return (output * scale).to(output.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        output, scale = ctx.saved_tensors
-        (grad,) = grads
-        grad_output = (grad * scale).to(output.dtype) if ctx.needs_input_grad[0] else None
-        grad_scale = None
-        if ctx.needs_input_grad[1]:
-            grad_scale = (grad.float() * output).flatten(0, -2).sum(dim=0)
-        return grad_output, grad_scale
+def _pool(powers: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    num_vectors = powers.shape[-2]
+    if pooling == "l2":
+        # Unlike sqrt(mean(p²)), the norm has a gradient of 0 where every vector is 0.
+        norm: torch.Tensor = torch.linalg.vector_norm(powers, dim=-2, keepdim=True)
+        return norm / math.sqrt(num_vectors)
+    if num_vectors == 1:
+        return powers
+    if pooling == "mean":
+        return powers.mean(dim=-2, keepdim=True)
+    largest, smallest = powers.amax(dim=-2), powers.amin(dim=-2)
+    pair = (largest, smallest) if pooling == "max" else (smallest, largest)
+    return torch.stack(pair, dim=-2)

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
-NEEDS_CUDA = re.compile(r"(nvidia|cuda)-|triton$")
+NEEDS_CUDA = re.compile(r"(nvidia|cuda)-")
 HEADER = "# Made by requirements/lock.py from pyproject.toml; install with --no-deps.\n"
 
 # PyTorch publishes its CPU wheels outside the package index, one file a Python version, and a

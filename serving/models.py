@@ -10,6 +10,7 @@ from propulsion.errors import (
     AdapterCorruptError,
     AdapterNotFoundError,
     BaseMismatchError,
+    ConfigError,
     PropulsionError,
 )
 from serving import vllm_compat
@@ -90,6 +91,12 @@ class StoreModels(vllm_compat.OpenAIServingModels):
                 HTTPStatus.BAD_REQUEST,
                 "BadRequestError",
                 f"The adapter `{model}` was not made for the base model served here.",
+            )
+        if isinstance(error, ConfigError):
+            return _error_response(
+                HTTPStatus.BAD_REQUEST,
+                "BadRequestError",
+                f"The adapter `{model}` is of a kind that is not served here.",
             )
         if isinstance(error, AdapterCorruptError):
             # 500: the request is right, our copy of the adapter is not; the operator must act.

@@ -1,12 +1,37 @@
 """From an adapter's scale offsets to its bank row, refusing what does not fit the model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
-from propulsion.errors import AdapterCorruptError, BaseMismatchError
+from propulsion.effective import saved_scales
+from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
 from serving.bank import Bank
 from serving.layers import ScaledLayer
+
+
+def served_offsets(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The offsets s - 1 of a saved adapter by module path, each of shape (d_out,), fp32.
+
+    Raises:
+        AdapterCorruptError: a file is missing, truncated or not a Propulsion adapter.
+        ConfigError: the adapter is of a kind that the server does not apply yet.
+    """
+    offsets = {}
+    for module, saved in saved_scales(folder).items():
+        if saved.scaling.is_pair:
+            raise ConfigError(
+                f"{folder} pools by {saved.scaling.pooling}, so {module!r} has two scales per "
+                "output; the server applies one. Train with pooling 'mean' or 'l2' to serve it"
+            )
+        if saved.scaling.scales_input:
+            raise ConfigError(
+                f"{folder} scales the input of {module!r}; the server scales outputs alone. Merge "
+                "it into the base to serve it"
+            )
+        offsets[module] = saved.offset()[0]
+    return offsets
 
 
 class RowLayout:

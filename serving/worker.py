@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from propulsion.effective import effective_offsets
 from serving import vllm_compat
 from serving.bank import Bank
 from serving.layers import attach, find_layers
-from serving.rows import RowLayout
+from serving.rows import RowLayout, served_offsets
 from serving.slots import SlotTable
 
 BASE_ID = 0
@@ -64,7 +63,8 @@ class WorkerAdapters:
         """Read an adapter to the host until it is removed; it takes a slot when first used.
 
         Raises:
-            AdapterCorruptError, BaseMismatchError: as `effective_offsets` and `RowLayout.row`.
+            AdapterCorruptError, BaseMismatchError: ConfigError: as `served_offsets` and
+                `RowLayout.row`.
         """
         if request.load_inplace:
             self.remove_adapter(request.lora_int_id)
@@ -133,7 +133,7 @@ class WorkerAdapters:
     def _host_row(self, request: Any, keep: Collection[int]) -> torch.Tensor:
         adapter_id = request.lora_int_id
         if adapter_id not in self._host_rows:
-            self._host_rows[adapter_id] = self._layout.row(effective_offsets(request.lora_path))
+            self._host_rows[adapter_id] = self._layout.row(served_offsets(request.lora_path))
             self._shrink_host(keep)
         self._host_rows.move_to_end(adapter_id)
         return self._host_rows[adapter_id]

@@ -6,11 +6,12 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from propulsion import PropulsionConfig
-from propulsion.effective import effective_offsets, effective_scales
+from propulsion.effective import effective_scales, saved_scales
 from propulsion.errors import AdapterCorruptError, ConfigError, PropulsionError
 from propulsion.layer import PropulsionLayer
-from propulsion.presets import preset_modules
+from tests.propulsion.adapters import randomize
 from tests.propulsion.tiny_llama import tiny_llama, tokens
+from tests.propulsion.tiny_models import TINY
 
 PER_BLOCK = {"attn": 32 + 16 + 16, "mlp": 48 + 48 + 32, "all": 64 + 32 + 128}
 
@@ -18,13 +19,6 @@ PER_BLOCK = {"attn": 32 + 16 + 16, "mlp": 48 + 48 + 32, "all": 64 + 32 + 128}
 def adapted(**config: object) -> PeftModel:
     settings = {"preset": "all", "degree": 15, "task_type": "CAUSAL_LM", **config}
     return get_peft_model(tiny_llama(), PropulsionConfig(**settings))
-
-
-def randomize(model: PeftModel, seed: int = 0, size: float = 0.02) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "propulsion_delta" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * size
 
 
 def train_one_step(model: PeftModel) -> None:
@@ -179,10 +173,10 @@ def test_effective_scales_are_what_the_layers_apply(tmp_path: Path) -> None:
     }
     scales = effective_scales(tmp_path)
     assert scales.keys() == layers.keys()
-    offsets = effective_offsets(tmp_path)
+    saved = saved_scales(tmp_path)
     for name, scale in scales.items():
         assert torch.equal(scale, layers[name])
-        torch.testing.assert_close(1 + offsets[name], scale)
+        torch.testing.assert_close(1 + saved[name].offset(), scale)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +184,14 @@ def test_effective_scales_are_what_the_layers_apply(tmp_path: Path) -> None:
     [
         ({"degree": 0}, "degree"),
         ({"degree": 1.5}, "degree"),
-        ({"num_vectors": 2}, "num_vectors"),
-        ({"pooling": "max"}, "pooling"),
+        ({"num_vectors": 0}, "num_vectors"),
+        ({"pooling": "median"}, "unknown pooling 'median'; choose one of mean, max, min, l2"),
+        ({"init": "xavier"}, "unknown init"),
+        ({"preset": "everything"}, "unknown preset 'everything'"),
+        ({"qkv_part": "gate"}, "unknown qkv_part"),
+        ({"degree_pattern": [5]}, "degree_pattern"),
+        ({"degree_pattern": {"q_proj": 0}}, r"degree_pattern\['q_proj'\]"),
+        ({"degree_pattern": {"q_(proj": 2}}, "not a regex"),
         ({"layers_pattern": "layers"}, "layers_to_transform"),
         ({"target_modules": ".*q_proj", "layers_to_transform": [0]}, "regex"),
     ],
@@ -201,16 +201,171 @@ def test_wrong_settings_are_refused(setting: dict[str, object], message: str) ->
         PropulsionConfig(**setting)
 
 
-def test_unknown_preset_and_architecture_are_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'everything'"):
-        adapted(preset="everything")
-    with pytest.raises(ConfigError, match="no preset is known for model type 'unheard-of'"):
-        preset_modules("all", "unheard-of")
+def test_an_unknown_architecture_gets_all_its_linear_layers() -> None:
+    class Unknown(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(4, 6), torch.nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    model = get_peft_model(Unknown(), PropulsionConfig())
+    assert model.get_nb_trainable_parameters()[0] == 6 + 3
+    with pytest.raises(ConfigError, match="preset 'attn' is not known for model type 'custom'"):
+        get_peft_model(Unknown(), PropulsionConfig(preset="attn"))
 
 
-def test_only_linear_layers_can_be_targets() -> None:
-    with pytest.raises(PropulsionError, match="Embedding"):
-        adapted(target_modules=["embed_tokens"])
+def test_a_part_of_a_projection_that_is_not_fused_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fused QKV projection"):
+        adapted(preset=None, target_modules=["q_proj"], qkv_part="key")
+
+
+def test_layers_without_a_width_cannot_be_targets() -> None:
+    with pytest.raises(PropulsionError, match="cannot scale a layer of type SiLU"):
+        adapted(target_modules=["act_fn"])
+    with pytest.raises(PropulsionError, match="cannot scale the input of a layer of type Embed"):
+        adapted(target_modules=["embed_tokens"], feedforward_modules=["embed_tokens"])
+
+
+def test_the_offsets_of_a_layer_do_not_depend_on_the_others() -> None:
+    """As on ranks, or when a second run adapts fewer layers."""
+    mlp = adapted(preset="mlp", num_vectors=2).base_model.scaled_layers()
+    everything = adapted(preset="all", num_vectors=2).base_model.scaled_layers()
+    for name, layer in mlp.items():
+        other = everything[name].propulsion_delta["default"]
+        assert torch.equal(layer.propulsion_delta["default"], other)
+
+
+@pytest.mark.parametrize(
+    ("init", "low", "high"),
+    [("ones", 0.0, 0.0), ("zeros", -1.0, -1.0), ("normal", -4.5, 2.5), ("uniform", -1.0, 0.0)],
+)
+def test_init_gives_z_its_first_values(init: str, low: float, high: float) -> None:
+    deltas = [
+        layer.propulsion_delta["default"]
+        for layer in adapted(init=init).base_model.scaled_layers().values()
+    ]
+    values = torch.cat([delta.flatten() for delta in deltas])
+    assert low <= values.min() <= values.max() <= high
+    if init in ("normal", "uniform"):
+        assert len(values.unique()) > 0.9 * len(values)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "min", "l2"])
+def test_several_vectors_start_apart_and_near_the_base(pooling: str) -> None:
+    model = adapted(num_vectors=3, pooling=pooling)
+    delta = next(iter(model.base_model.scaled_layers().values())).propulsion_delta["default"]
+    assert not torch.equal(delta[0], delta[1])
+    torch.testing.assert_close(logits(model), logits(tiny_llama()), rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "l2"])
+def test_multi_propulsion_trains_saves_and_merges(pooling: str, tmp_path: Path) -> None:
+    model = adapted(num_vectors=3, pooling=pooling)
+    randomize(model)
+    train_one_step(model)
+    wanted = logits(model)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(logits(loaded), wanted)
+    assert {scale.shape[0] for scale in effective_scales(tmp_path).values()} == {1}
+    torch.testing.assert_close(logits(loaded.merge_and_unload()), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["max", "min"])
+def test_pooling_that_depends_on_the_sign_is_not_merged(pooling: str, tmp_path: Path) -> None:
+    model = adapted(num_vectors=3, pooling=pooling)
+    randomize(model)
+    train_one_step(model)
+    wanted = logits(model)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(logits(loaded), wanted)
+    assert {scale.shape[0] for scale in effective_scales(tmp_path).values()} == {2}
+    for merge in (loaded.merge_adapter, loaded.merge_and_unload):
+        with pytest.raises(PropulsionError, match=f"pools by {pooling}.* cannot be merged"):
+            merge()
+    assert torch.equal(logits(loaded), wanted)
+
+
+def test_degree_pattern_gives_some_layers_another_degree(tmp_path: Path) -> None:
+    model = adapted(degree=15, degree_pattern={"mlp.down_proj": 5, r"0\.self_attn\.[qk]_proj": 3})
+    degrees = {
+        name: layer.scaling["default"].degree
+        for name, layer in model.base_model.scaled_layers().items()
+    }
+    assert degrees["model.layers.1.mlp.down_proj"] == 5
+    assert degrees["model.layers.0.self_attn.q_proj"] == 3
+    assert degrees["model.layers.1.self_attn.q_proj"] == 15
+    randomize(model)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(tiny_llama(), tmp_path)), logits(model))
+    scales = effective_scales(tmp_path)
+    for name, layer in model.base_model.scaled_layers().items():
+        assert torch.equal(scales[name], layer.scale("default"))
+
+
+def test_feedforward_modules_scale_the_input(tmp_path: Path) -> None:
+    model = adapted(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+    assert model.get_nb_trainable_parameters()[0] == 2 * (16 + 48)
+    randomize(model)
+    wanted = logits(model)
+    layer = model.base_model.scaled_layers()["model.layers.0.mlp.down_proj"]
+    x = torch.randn(5, 48)
+    torch.testing.assert_close(layer(x), layer.base_layer(x * layer.scale("default")))
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(logits(loaded), wanted)
+    torch.testing.assert_close(logits(loaded.merge_and_unload()), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_excluded_and_saved_modules_are_left_alone(tmp_path: Path) -> None:
+    model = adapted(exclude_modules=["o_proj"], modules_to_save=["lm_head"])
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert not any("o_proj" in name for name in trainable)
+    assert any("lm_head" in name for name in trainable)
+    train_one_step(model)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("target", "count"), [("all-linear", 2 * 224), (r".*layers\.0.*_proj", 224)]
+)
+def test_targets_can_be_a_regex_or_all_linear_layers(target: str, count: int) -> None:
+    model = adapted(preset=None, target_modules=target)
+    assert model.get_nb_trainable_parameters()[0] == count
+
+
+def test_an_excluding_regex_goes_with_a_preset_that_excludes() -> None:
+    tiny = TINY["roberta"]
+    config = PropulsionConfig(preset="mlp", exclude_modules=r".*layer\.0\..*")
+    model = get_peft_model(tiny.build(), config)
+    assert model.get_nb_trainable_parameters()[0] == tiny.counts["mlp"] // 2
+
+
+def test_the_frozen_embedding_is_not_saved_with_its_scale(tmp_path: Path) -> None:
+    adapted(preset="embedding").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert set(tensors) == {"base_model.model.model.embed_tokens.propulsion_delta"}
+
+
+def test_unmerging_ties_weights_again_exactly() -> None:
+    base = tiny_llama()
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    before = base.lm_head.weight.detach().clone()
+    model = get_peft_model(base, PropulsionConfig(preset="embedding"))
+    randomize(model)
+    wanted = logits(model)
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(base.lm_head.weight, before)
+    model.unmerge_adapter()
+    assert base.model.embed_tokens.base_layer.weight is base.lm_head.weight
+    assert torch.equal(logits(model), wanted)
 
 
 def test_truncated_weights_are_named(tmp_path: Path) -> None:

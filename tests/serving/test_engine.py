@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adapters import AdapterStore, AdapterVersion
-from propulsion.errors import AdapterCorruptError, BaseMismatchError
+from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
 from tests.serving import tiny
 
 pytestmark = pytest.mark.slow
@@ -117,6 +117,23 @@ BAD = {
     ),
     "truncated": (AdapterCorruptError, "adapter_model.safetensors", None),
 }
+
+KINDS = {
+    "pooled": ({"num_vectors": 2, "pooling": "max"}, "pools by max"),
+    "input": ({"feedforward_modules": ["q_proj"]}, "scales the input"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_of_a_kind_that_is_not_served_is_refused(llm, base, tmp_path, kind):
+    from serving.engine import load_adapter
+
+    settings, message = KINDS[kind]
+    folder = tiny.make_adapter(
+        tmp_path / "other" / "v1", base, degree=1, target_modules=["q_proj"], seed=0, **settings
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_adapter(llm, AdapterVersion("other", "v1", folder))
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -62,6 +62,7 @@ def make_adapter(
     target_modules: list[str],
     seed: int,
     spread: float = 0.5,
+    **settings: object,
 ) -> Path:
     """Save a Propulsion adapter whose effective scales lie roughly within 1 ± `spread`."""
     from peft import get_peft_model
@@ -70,7 +71,10 @@ def make_adapter(
     from propulsion import PropulsionConfig
 
     config = PropulsionConfig(
-        degree=degree, target_modules=target_modules, base_model_name_or_path=str(base)
+        degree=degree,
+        target_modules=target_modules,
+        base_model_name_or_path=str(base),
+        **settings,
     )
     model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,74 @@
+"""The differentiable operation: Triton on CUDA, torch elsewhere; V is all that it saves."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from propulsion.kernels.scale_by_slot import reference
+
+
+def scale_by_slot(
+    values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None = None
+) -> torch.Tensor:
+    """V ⊙ s[slot], differentiable in V and s; autograd saves V, the scales and the slots.
+
+    Args:
+        values: V, shape (..., d), any float dtype.
+        scales: s of each adapter, shape (num_slots, rows, d), fp32. With 2 rows the first holds
+            where V ≥ 0 and the second where V < 0.
+        slots: adapter of each group of rows of V, shape (num_groups,), int64: with V seen as
+            (num_rows, d), group i is the i-th of num_groups equal runs of consecutive rows. So a
+            batch of sequences takes one slot per sample, and packed tokens one each. None: all of
+            V is scaled alike, and num_slots is 1.
+
+    Returns:
+        Shape and dtype of `values`; arithmetic in fp32.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # The compiler fuses plain operations with what stands around them.
+        return reference.scale(values, scales, slots)
+    result: torch.Tensor = _ScaleBySlot.apply(values, scales, slots)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ScaleBySlot(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None
+    ) -> torch.Tensor:
+        result: torch.Tensor = _kernels(values).scale(values, scales, slots)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grads: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        values, scales, slots = ctx.saved_tensors
+        grad_values, grad_scales = _kernels(values).scale_backward(
+            grads[0], values, scales, slots, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        )
+        return grad_values, grad_scales, None
+
+
+def _kernels(values: torch.Tensor) -> ModuleType:
+    return _triton_kernels() or reference if values.is_cuda else reference
+
+
+@cache
+def _triton_kernels() -> ModuleType | None:
+    if find_spec("triton") is None:
+        return None
+    from propulsion.kernels.scale_by_slot import triton_kernels
+
+    return triton_kernels

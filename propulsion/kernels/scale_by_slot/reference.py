@@ -1,0 +1,62 @@
+"""V ⊙ s[slot] and its gradients in plain torch: any device, any transform."""
+
+from __future__ import annotations
+
+import torch
+
+
+def scale(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """`scale_by_slot` without a gradient of its own."""
+    return (values * _factor(values, scales, slots)).to(values.dtype)
+
+
+def scale_backward(
+    grad: torch.Tensor,
+    values: torch.Tensor,
+    scales: torch.Tensor,
+    slots: torch.Tensor | None,
+    needs_values: bool = True,
+    needs_scales: bool = True,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of `scale` for V, in V's dtype, and for s, fp32; None for what is not needed."""
+    grad_values = grad_scales = None
+    if needs_values:
+        grad_values = (grad * _factor(values, scales, slots)).to(values.dtype)
+    if needs_scales:
+        products = grad.float() * values
+        if scales.shape[1] == 1:
+            sums = _sum_groups(products, slots)[:, None]
+        else:
+            below = products * (values < 0)
+            sums = torch.stack((_sum_groups(products - below, slots), _sum_groups(below, slots)), 1)
+        grad_scales = sums if slots is None else _sum_slots(sums, slots, scales)
+    return grad_values, grad_scales
+
+
+def _factor(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """What each value is multiplied by, in a shape that broadcasts with V."""
+    above = _spread(scales[:, 0], values, slots)
+    if scales.shape[1] == 1:
+        return above
+    return torch.where(values < 0, _spread(scales[:, 1], values, slots), above)
+
+
+def _spread(scales: torch.Tensor, values: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """Scales of all slots, (num_slots, d), to those of each row of V."""
+    if slots is None:
+        return scales[0]
+    of_groups = scales.index_select(0, slots)
+    if values.shape[0] == slots.shape[0]:
+        return of_groups.view(-1, *[1] * (values.ndim - 2), scales.shape[-1])
+    rows_per_group = values[..., 0].numel() // slots.shape[0]
+    return of_groups.repeat_interleave(rows_per_group, dim=0).view(values.shape)
+
+
+def _sum_slots(sums: torch.Tensor, slots: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(scales).index_add(0, slots, sums)
+
+
+def _sum_groups(products: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """(..., d) to (num_groups, d)."""
+    num_groups = 1 if slots is None else slots.shape[0]
+    return products.reshape(num_groups, -1, products.shape[-1]).sum(dim=1)
