@@ -95,13 +95,15 @@ def test_quantised_layers_are_scaled_trained_and_merged(bits: int, tmp_path: Pat
                 layer = bnb.nn.Linear4bit(*sizes, quant_type="nf4")
                 layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
             model.model.set_submodule(name, layer.to("cpu"))
-        return model.eval()
+        return model
 
     def logits(model: torch.nn.Module) -> torch.Tensor:
-        return model(input_ids=tokens()).logits.detach()
+        # In eval mode bitsandbytes repacks 4-bit weights for some CPUs, and fails at this size.
+        return model.train()(input_ids=tokens()).logits.detach()
 
-    # The int8 product of bitsandbytes on a CPU is not the same to the last bit every time.
-    noise = {"rtol": 0.0, "atol": 0.01 if bits == 8 else 0.0}
+    # On a CPU bitsandbytes has other products with a gradient than without, and the int8 one is
+    # not the same to the last bit every time.
+    noise = {"rtol": 0.0, "atol": 0.01}
     model = get_peft_model(quantised(), PropulsionConfig(preset="all", task_type="CAUSAL_LM"))
     base = logits(quantised())
     torch.testing.assert_close(logits(model), base, **noise)
@@ -112,7 +114,7 @@ def test_quantised_layers_are_scaled_trained_and_merged(bits: int, tmp_path: Pat
     layer = model.base_model.scaled_layers()["model.layers.0.mlp.up_proj"]
     x = torch.randn(1, 3, 64)
     scaled = layer.base_layer(x) * layer.scale("default")
-    torch.testing.assert_close(layer(x), scaled, rtol=1e-6, atol=noise["atol"])
+    torch.testing.assert_close(layer(x), scaled, **noise)
     wanted = logits(model)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(quantised(), tmp_path)

@@ -64,5 +64,5 @@ def adapted(model: torch.nn.Module, spread: float = 0.02, **settings: Any) -> Pe
 
 def save_adapter(folder: Path, model: torch.nn.Module, **settings: Any) -> Path:
     """A folder as `--adapter` takes it; `model` is changed."""
-    adapted(model, **settings).save_pretrained(folder)
+    adapted(model, **settings).save_pretrained(str(folder))
     return folder

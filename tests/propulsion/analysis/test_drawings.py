@@ -113,6 +113,10 @@ def test_every_kind_of_layer_has_its_histogram(tmp_path: Path, kinds: int, num_b
     ]
     coloured = [share_of_colour(panel) > 0.03 for panel in panels]
     assert coloured == [index < kinds for index in range(len(panels))]
+    if kinds < len(panels):
+        height, width, _ = panels[-1].shape
+        inside = panels[-1][int(0.4 * height) : int(0.7 * height), int(0.05 * width) :]
+        assert (inside == 1.0).all(), "an empty frame"
 
 
 def test_a_fresh_adapter_has_a_histogram_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from propulsion.analysis.loading import (
     AdaptedModel,
@@ -17,7 +18,7 @@ from propulsion.analysis.loading import (
 )
 from propulsion.analysis.scalar_output import Task
 from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
-from tests.propulsion.analysis.models import TINY_BASE, llama, save_adapter, save_base
+from tests.propulsion.analysis.models import TINY_BASE, llama, save_adapter
 
 TOKENS = torch.tensor([[5, 9, 300, 17]])
 
@@ -151,19 +152,11 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) ->
         with_trained_adapter(llama(layers=1), adapter)
     with pytest.raises(BaseMismatchError, match=r"no offsets are saved for .*layers.2.self_attn"):
         with_trained_adapter(llama(layers=3), adapter)
-    wider = save_adapter(tmp_path, save_and_widen(tmp_path / "wide"))
+    config = llama().config
+    config.intermediate_size = 40
+    wider = save_adapter(tmp_path, LlamaForCausalLM(config))
     with pytest.raises(BaseMismatchError, match=r"does not fit .* size mismatch"):
         with_trained_adapter(llama(), wider)
-
-
-def save_and_widen(folder: Path) -> torch.nn.Module:
-    save_base(llama(), folder)
-    config = json.loads((folder / "config.json").read_text()) | {"intermediate_size": 40}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").unlink()
-    from transformers import AutoConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(AutoConfig.from_pretrained(folder))
 
 
 def test_a_head_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
