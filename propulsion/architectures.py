@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,13 @@ class Architecture:
     attention_output: tuple[str, ...]
     mlp: tuple[str, ...]
     embedding: tuple[str, ...]
+    changes_outputs: bool = False
+    """Whether the model adds to the outputs of these layers in place."""
+
+    @property
+    def linear(self) -> tuple[str, ...]:
+        """All linear layers of a block."""
+        return (*self.qkv, *self.attention_output, *self.mlp)
 
     @property
     def qkv(self) -> tuple[str, ...]:
@@ -47,8 +54,16 @@ def _split(
     return Architecture((query,), (key,), (value,), attention_output, mlp, (embedding,))
 
 
-def _fused(qkv: str, attention_output: str, mlp: tuple[str, ...], embedding: str) -> Architecture:
-    return Architecture((qkv,), (qkv,), (qkv,), (attention_output,), mlp, (embedding,))
+def _fused(
+    qkv: str,
+    attention_output: str,
+    mlp: tuple[str, ...],
+    embedding: str,
+    changes_outputs: bool = False,
+) -> Architecture:
+    return Architecture(
+        (qkv,), (qkv,), (qkv,), (attention_output,), mlp, (embedding,), changes_outputs
+    )
 
 
 _LLAMA = _split("", ("o_proj",), ("gate_proj", "up_proj", "down_proj"), "embed_tokens")
@@ -92,6 +107,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "self_attention.dense",
         ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
         "word_embeddings",
+        changes_outputs=True,
     ),
     "gpt2": _fused("attn.c_attn", "attn.c_proj", ("mlp.c_fc", "mlp.c_proj"), "wte"),
     "gpt_neox": _fused(
@@ -126,6 +142,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 """By the `model_type` of a transformers configuration."""
+
+
+def ends_with_any(module: str, suffixes: Iterable[str]) -> bool:
+    """Whether the path `module` ends with one of the names, as PEFT matches target_modules."""
+    return any(module == suffix or module.endswith(f".{suffix}") for suffix in suffixes)
 
 
 def fused_qkv_columns(model_config: Mapping[str, Any], part: str) -> list[int]:

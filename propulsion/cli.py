@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import entry_points
 
@@ -49,6 +50,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an error that a user caused is printed without a traceback."""
+    # It warns on import of a kernel that it would rather have.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         build_app()()
     except PropulsionError as error:

@@ -55,6 +55,8 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.propulsion_delta = nn.ParameterDict()
         self.scaling: dict[str, Scaling] = {}
+        self.saves_result = False
+        """Whether backward may use the scaled output instead of the output; see `scale_by_slot`."""
         self.mixed_batch: MixedBatch | None = None
         """Set while a forward pass is given `adapter_names`."""
         self._disable_adapters = False
@@ -125,7 +127,11 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
             return self._scaled_by_sample(values, self.mixed_batch, is_input)
         for name in self.active_adapters:
             if name in self.scaling and self.scaling[name].scales_input == is_input:
-                values = scale_by_slot(values, self._scales([name]))
+                values = scale_by_slot(
+                    values,
+                    self._scales([name]),
+                    saves_result=self._saves_result(values, [self.scaling[name]]),
+                )
         return values
 
     def _scaled_by_sample(
@@ -149,7 +155,20 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
             bank = (
                 wide if len(slots) == len(bank) else bank.index_copy(0, batch.tensor(slots), wide)
             )
-        return scale_by_slot(values, bank, None if len(bank) == 1 else batch.slots(values))
+        scalings = [self.scaling[batch.names[slot]] for slots, _ in stacks for slot in slots]
+        return scale_by_slot(
+            values,
+            bank,
+            None if len(bank) == 1 else batch.slots(values),
+            saves_result=self._saves_result(values, scalings),
+        )
+
+    def _saves_result(self, values: torch.Tensor, scalings: list[Scaling]) -> bool:
+        return (
+            self.saves_result
+            and values.dtype in (torch.float32, torch.bfloat16)
+            and all(s.has_no_gradient_at_zero and not s.scales_input for s in scalings)
+        )
 
     def _scales(self, names: list[str], batch: MixedBatch | None = None) -> torch.Tensor:
         """Scales of adapters that differ in degree only, shape (len(names), rows, d)."""

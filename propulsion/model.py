@@ -14,7 +14,12 @@ from peft.utils.quantization_utils import get_quantization_kwargs
 from torch import nn
 
 from propulsion import fused_state, weighted
-from propulsion.architectures import ARCHITECTURES, fused_qkv_columns
+from propulsion.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    ends_with_any,
+    fused_qkv_columns,
+)
 from propulsion.batch_context import mixed_forward
 from propulsion.config import PropulsionConfig
 from propulsion.errors import ConfigError
@@ -145,19 +150,30 @@ class PropulsionModel(BaseTuner):
         layer.quantization_backend = resolve_quantization_backend(
             layer.get_base_layer(), **get_quantization_kwargs(self.model)
         )
+        layer.saves_result = self._saves_result(current_key)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _saves_result(self, module: str) -> bool:
+        architecture = self._architecture()
+        return (
+            architecture is not None
+            and not architecture.changes_outputs
+            and ends_with_any(module, architecture.linear)
+        )
+
+    def _architecture(self) -> Architecture | None:
+        return ARCHITECTURES.get(self.get_model_config(self.model).get("model_type", ""))
+
     def _columns_of(self, part: str, module: str) -> list[int] | None:
-        model_config = self.get_model_config(self.model)
-        architecture = ARCHITECTURES.get(model_config.get("model_type", ""))
+        model_config, architecture = self.get_model_config(self.model), self._architecture()
         if architecture is None or not architecture.is_fused:
             raise ConfigError(
                 f"qkv_part={part!r} is for models with a fused QKV projection, and "
                 f"{model_config.get('model_type')!r} is not known as one: target the layer instead"
             )
-        if not any(f".{module}".endswith(f".{name}") for name in architecture.qkv):
+        if not ends_with_any(module, architecture.qkv):
             return None
         return fused_qkv_columns(model_config, part)
 

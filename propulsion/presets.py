@@ -51,11 +51,10 @@ def preset_targets(preset: str | None, model_type: str) -> Targets:
 
 
 def _suffixes(preset: str, architecture: Architecture) -> tuple[str, ...]:
-    linear = (*architecture.qkv, *architecture.attention_output, *architecture.mlp)
     return {
         "attn": architecture.qkv,
         "mlp": architecture.mlp,
-        "all": linear,
+        "all": architecture.linear,
         "embedding": architecture.embedding,
         "query": architecture.query,
         "key": architecture.key,
@@ -64,7 +63,7 @@ def _suffixes(preset: str, architecture: Architecture) -> tuple[str, ...]:
 
 
 def _also_matched(chosen: Iterable[str], architecture: Architecture) -> set[str]:
-    others = {*architecture.qkv, *architecture.attention_output, *architecture.mlp} - {*chosen}
+    others = {*architecture.linear} - {*chosen}
     return {name for name in others if any(name.endswith(f".{suffix}") for suffix in chosen)}
 
 

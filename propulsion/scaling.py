@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
+from propulsion.architectures import ends_with_any
 from propulsion.functional import Pooling
 
 
@@ -24,6 +25,11 @@ class Scaling(NamedTuple):
     def is_pair(self) -> bool:
         """Whether outputs below zero have a scale of their own."""
         return self.num_vectors > 1 and self.pooling in ("max", "min")
+
+    @property
+    def has_no_gradient_at_zero(self) -> bool:
+        """Whether the offsets have no gradient where the scale z^k is 0, whatever V is."""
+        return self.num_vectors == 1 and self.degree > 1
 
 
 class AdapterSettings(Protocol):
@@ -57,4 +63,4 @@ def layer_degree(degree: int, degree_pattern: Mapping[str, int], module: str) ->
 def _matches(names: Collection[str] | str | None, module: str) -> bool:
     if isinstance(names, str):
         return re.fullmatch(names, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in names or ())
+    return ends_with_any(module, names or ())

@@ -1,4 +1,4 @@
-"""The tuner inside what people train with: compiler, checkpointing, quantisation, Trainer, ranks."""
+"""The tuner inside what people train with: compiler, quantisation, Trainer, several ranks."""
 
 import os
 import time

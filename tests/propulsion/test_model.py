@@ -306,6 +306,44 @@ def test_degree_pattern_gives_some_layers_another_degree(tmp_path: Path) -> None
         assert torch.equal(scales[name], layer.scale("default"))
 
 
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("num_vectors", [1, 2])
+def test_offsets_where_z_is_0_have_their_gradient(degree: int, num_vectors: int) -> None:
+    """Also where the scale is 0, so that the output tells nothing of what was scaled."""
+    model = adapted(target_modules=["v_proj"], init="zeros", degree=degree, num_vectors=num_vectors)
+    layer = model.base_model.scaled_layers()["model.layers.0.self_attn.v_proj"]
+    x = torch.randn(5, 32)
+    layer(x).sum().backward()
+    wanted = layer.base_layer(x).sum(0) / num_vectors if degree == 1 else torch.zeros(16)
+    for grad in layer.propulsion_delta["default"].grad:
+        torch.testing.assert_close(grad, wanted)
+
+
+def test_a_block_saves_no_more_for_backward_than_its_inputs() -> None:
+    """Values, gate and up are saved scaled, as attention and activation save them anyway."""
+
+    def saved_bytes(model: torch.nn.Module) -> int:
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, torch.UntypedStorage] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage
+            return tensor
+
+        embeddings = torch.randn(1, 64, 32, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(inputs_embeds=embeddings, use_cache=False)
+        return sum(storage.nbytes() for storage in kept.values())
+
+    base = saved_bytes(tiny_llama().requires_grad_(False))
+    shared = saved_bytes(adapted(preset=None, target_modules=["v_proj", "gate_proj", "up_proj"]))
+    scales = 2 * 4 * (16 + 48 + 48)
+    # The scales, and what leads from δ to them, are all there is besides.
+    assert shared - base <= 3 * scales
+
+
 def test_feedforward_modules_scale_the_input(tmp_path: Path) -> None:
     model = adapted(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
     assert model.get_nb_trainable_parameters()[0] == 2 * (16 + 48)

@@ -1,4 +1,4 @@
-"""The differentiable operation: Triton on CUDA, torch elsewhere; V is all that it saves."""
+"""The differentiable operation: Triton on CUDA, torch elsewhere; it saves V or its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from propulsion.kernels.scale_by_slot import reference
 
 
 def scale_by_slot(
-    values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None = None
+    values: torch.Tensor,
+    scales: torch.Tensor,
+    slots: torch.Tensor | None = None,
+    *,
+    saves_result: bool = False,
 ) -> torch.Tensor:
     """V ⊙ s[slot], differentiable in V and s; autograd saves V, the scales and the slots.
 
@@ -25,6 +29,10 @@ def scale_by_slot(
             (num_rows, d), group i is the i-th of num_groups equal runs of consecutive rows. So a
             batch of sequences takes one slot per sample, and packed tokens one each. None: all of
             V is scaled alike, and num_slots is 1.
+        saves_result: save V' = V ⊙ s instead of V. The gradient of s is then Σ g ⊙ V' / s, and 0
+            where s is 0. It costs no memory where the next operation saves V' anyway, as attention,
+            activations and products do. Not for 2 rows, not in fp16, which has too few exponents
+            for the way back, and not where the model changes V' in place.
 
     Returns:
         Shape and dtype of `values`; arithmetic in fp32.
@@ -32,7 +40,7 @@ def scale_by_slot(
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         # The compiler fuses plain operations with what stands around them.
         return reference.scale(values, scales, slots)
-    result: torch.Tensor = _ScaleBySlot.apply(values, scales, slots)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _ScaleBySlot.apply(values, scales, slots, saves_result)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -41,24 +49,31 @@ class _ScaleBySlot(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None
+        values: torch.Tensor,
+        scales: torch.Tensor,
+        slots: torch.Tensor | None,
+        saves_result: bool,
     ) -> torch.Tensor:
         result: torch.Tensor = _kernels(values).scale(values, scales, slots)
         return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        values, scales, slots, ctx.saves_result = inputs
+        ctx.save_for_backward(output if ctx.saves_result else values, scales, slots)
 
     @staticmethod
     def backward(
         ctx: Any, *grads: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        values, scales, slots = ctx.saved_tensors
-        grad_values, grad_scales = _kernels(values).scale_backward(
-            grads[0], values, scales, slots, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+        saved, scales, slots = ctx.saved_tensors
+        grad_values, grad_scales = _kernels(saved).scale_backward(
+            grads[0], saved, scales, slots, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         )
-        return grad_values, grad_scales, None
+        if ctx.saves_result and grad_scales is not None:
+            # The sums are of g ⊙ V ⊙ s, and s is the same for all that is summed.
+            grad_scales = torch.where(scales == 0, 0.0, grad_scales / scales)
+        return grad_values, grad_scales, None, None
 
 
 def _kernels(values: torch.Tensor) -> ModuleType:

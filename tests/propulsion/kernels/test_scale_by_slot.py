@@ -53,6 +53,33 @@ def test_values_and_gradients_are_those_of_the_definition(
 
 
 @every_grouping
+def test_gradients_from_the_saved_result_are_the_same(
+    shape: tuple[int, ...], slots: list[int] | None, num_slots: int
+) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    scales = torch.randn(num_slots, 1, shape[-1], dtype=torch.float64, requires_grad=True)
+    index = None if slots is None else torch.tensor(slots)
+    plain, from_result = (
+        scale_by_slot(values, scales, index, saves_result=flag) for flag in (False, True)
+    )
+    upstream = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(from_result, (values, scales), upstream),
+        torch.autograd.grad(plain, (values, scales), upstream),
+    )
+
+
+def test_a_scale_of_zero_has_a_gradient_of_zero_from_the_saved_result() -> None:
+    values = torch.randn(3, 2)
+    scales = torch.tensor([[[0.0, 2.0]]], requires_grad=True)
+    scale_by_slot(values, scales, saves_result=True).sum().backward()
+    torch.testing.assert_close(
+        scales.grad, torch.stack((torch.zeros(()), values[:, 1].sum()))[None, None]
+    )
+
+
+@every_grouping
 @pytest.mark.parametrize("rows", [1, 2])
 def test_compiled_is_the_same(
     shape: tuple[int, ...], slots: list[int] | None, num_slots: int, rows: int
@@ -82,13 +109,15 @@ def test_per_sample_gradients_by_vmap_are_those_of_a_loop() -> None:
     torch.testing.assert_close(together, alone)
 
 
-def test_the_values_are_all_of_their_size_that_is_saved() -> None:
+@pytest.mark.parametrize("saves_result", [False, True])
+def test_the_values_or_the_result_are_all_of_their_size_that_is_saved(saves_result: bool) -> None:
     saved: list[torch.Tensor] = []
     values = torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True)
     scales = torch.ones(1, 1, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        scale_by_slot(values, scales)
-    assert [t.data_ptr() for t in saved] == [values.data_ptr(), scales.data_ptr()]
+        result = scale_by_slot(values, scales, saves_result=saves_result)
+    kept = result if saves_result else values
+    assert [t.data_ptr() for t in saved] == [kept.data_ptr(), scales.data_ptr()]
 
 
 def test_bf16_values_are_scaled_in_fp32() -> None:
