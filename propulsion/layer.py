@@ -14,10 +14,11 @@ from torch import nn
 from propulsion.config import PropulsionConfig
 from propulsion.errors import PropulsionError
 from propulsion.folding import fold_input, fold_output, input_width, output_width
-from propulsion.functional import effective_scale, scale_offset
+from propulsion.functional import scale_offset
 from propulsion.initialization import initial_delta
 from propulsion.kernels import scale_by_slot
 from propulsion.mixed_batch import MixedBatch
+from propulsion.offsets import Offsets
 from propulsion.registration import register_with_peft
 from propulsion.scaling import Scaling, layer_scaling
 
@@ -53,7 +54,7 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.propulsion_delta = nn.ParameterDict()
+        self.propulsion_delta = Offsets()
         self.scaling: dict[str, Scaling] = {}
         self.saves_result = False
         """Whether backward may use the scaled output instead of the output; see `scale_by_slot`."""
@@ -177,9 +178,7 @@ class PropulsionLayer(nn.Module, BaseTunerLayer):
         degree: int | torch.Tensor = first.degree
         if batch is not None and any(other != first.degree for other in degrees):
             degree = batch.tensor(degrees)[:, None, None]
-        deltas = [self.propulsion_delta[name] for name in names]
-        delta = deltas[0][None] if len(deltas) == 1 else torch.stack(deltas)
-        scale = effective_scale(delta, degree, first.pooling)
+        scale = self.propulsion_delta(names, degree, first.pooling)
         return self._whole(scale, self.columns(names[0]), 1.0)
 
     def _whole(

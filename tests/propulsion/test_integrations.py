@@ -216,6 +216,9 @@ def _train_zero3(rank: int, tmp_path: Path) -> None:
         model_parameters=[p for p in model.parameters() if p.requires_grad],
         config=config,
     )
+    # Not through the engine, as generation does, and before any step has gathered anything.
+    with torch.inference_mode():
+        assert engine.module(input_ids=tokens()).logits.isfinite().all()
     losses = []
     for _ in range(3):
         loss = engine(input_ids=tokens(), labels=tokens()).loss

@@ -59,4 +59,8 @@ def _sum_slots(sums: torch.Tensor, slots: torch.Tensor, scales: torch.Tensor) ->
 def _sum_groups(products: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
     """(..., d) to (num_groups, d)."""
     num_groups = 1 if slots is None else slots.shape[0]
-    return products.reshape(num_groups, -1, products.shape[-1]).sum(dim=1)
+    grouped = products.reshape(num_groups, -1, products.shape[-1])
+    if products.device.type != "cpu":
+        return grouped.sum(dim=1)
+    # On a CPU a product with ones takes half the time of a sum over rows.
+    return (grouped.new_ones(1, grouped.shape[1]) @ grouped)[:, 0]
