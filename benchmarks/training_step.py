@@ -153,7 +153,7 @@ def main() -> None:
     """Parse the options, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
-    parser.add_argument("--preset", default="attn", choices=["attn", "mlp", "all"])
+    parser.add_argument("--preset", default="all", choices=["attn", "mlp", "all"])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=2)
