@@ -1,5 +1,6 @@
 # make demo   train adapters, serve them together, print the results
 # make test   run the tests
+# make docs   build the documentation into site/
 ACCEL  ?= cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
@@ -10,7 +11,7 @@ INSTALLED := .venv/.installed-$(ACCEL)
 # Many short-lived processes import vLLM, Ray and DeepSpeed: let the first one keep the bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo serve test lint format bench lock clean
+.PHONY: setup demo serve test lint format bench docs lock clean
 
 setup: $(INSTALLED)
 
@@ -51,8 +52,11 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.serving --json runs/bench/serving.json
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lock: $(INSTALLED)
 	$(BIN)/python requirements/lock.py
 
 clean:
-	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
