@@ -20,6 +20,8 @@ def load_base(base: str, dtype: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: there is no such model, or its tokenizer has no end-of-sequence token.
     """
+    # It warns on import, on every rank, of a kernel that it would rather have.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 

@@ -102,6 +102,9 @@ def _meaning(field: FieldInfo) -> str:
 
 def _bound(constraint: Any) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [f"{sign} {getattr(constraint, name)}" for name, sign in signs.items()
-             if getattr(constraint, name, None) is not None]
+    found = [
+        f"{sign} {getattr(constraint, name)}"
+        for name, sign in signs.items()
+        if getattr(constraint, name, None) is not None
+    ]
     return " and ".join(found)
