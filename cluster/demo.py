@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from trainer.config import DataSection
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BASE_NAME = "tiny-base"
 PROMPTS_PER_ADAPTER = 12
@@ -38,7 +40,6 @@ def demo(
     from cluster.served_requests import ask_server
     from propulsion.errors import ConfigError, PropulsionError
     from trainer.config import load_run
-    from trainer.records import load_examples
 
     run_files = sorted((EXAMPLES / "demo").glob("*.yaml"))
     base = EXAMPLES / "tiny_base" / "model"
@@ -59,20 +60,20 @@ def demo(
     for path in run_files:
         run = load_run(path)
         run.output_dir = out / run.name
-        assert run.publish is not None
-        run.publish.store = out / "store"
+        assert run.job.publish is not None
+        run.job.publish.store = out / "store"
         runs.append(run)
     start_ray(workers)
     try:
-        results = [train_on_ray(run, workers) for run in runs]
+        runs_done = [train_on_ray(run, workers) for run in runs]
     finally:
         ray.shutdown()
 
     console.rule("Serve: one engine, every request names its own adapter")
+    results = [done.only for done in runs_done]
     versions = [store.verify(result.adapter) for result in results]
     examples = {
-        version.name: load_examples(run.data.test, run.data, PROMPTS_PER_ADAPTER)
-        for version, run in zip(versions, runs, strict=True)
+        version.name: _examples(run.job.data) for version, run in zip(versions, runs, strict=True)
     }
     requests = [(v.name, e.prompt) for v in versions for e in examples[v.name]]
     requests += [(BASE_NAME, e.prompt) for e in examples[versions[0].name]]
@@ -80,7 +81,7 @@ def demo(
         base,
         out / "store",
         requests,
-        max_tokens=max(run.evaluation.max_new_tokens for run in runs),
+        max_tokens=max(run.task.max_new_tokens for run in runs if run.task.type == "answer"),
         served_name=BASE_NAME,
         log=out / "server.log",
     )
@@ -107,16 +108,16 @@ def demo(
             {
                 "name": result.name,
                 "adapter": result.adapter,
-                "base_accuracy": result.base_accuracy,
-                "adapter_accuracy": result.adapter_accuracy,
-                "majority_accuracy": result.majority_accuracy,
+                "base_accuracy": result.base_score,
+                "adapter_accuracy": result.score,
+                "majority_accuracy": result.trivial_score,
                 "num_test": result.num_test,
                 "trainable_parameters": result.trainable_parameters,
-                "train_seconds": round(result.train_seconds, 1),
+                "train_seconds": round(done.train_seconds, 1),
                 "workers": workers,
                 "zero_stage": run.deepspeed.stage,
             }
-            for result, run in zip(results, runs, strict=True)
+            for result, done, run in zip(results, runs_done, runs, strict=True)
         ],
         "mixed_batch_matches": batch.matches,
         "mixed_batch_requests": batch.num_requests,
@@ -128,6 +129,12 @@ def demo(
     console.print(f"written to {out / 'summary.json'}; make serve serves these adapters")
     if not batch.matches:
         raise PropulsionError("the mixed batch gave other tokens than the adapters alone")
+
+
+def _examples(data: DataSection) -> Sequence[Any]:
+    from trainer.data.reading import read_records
+
+    return read_records(data.test, data, "answer", PROMPTS_PER_ADAPTER, split="test")
 
 
 def _print_answers(

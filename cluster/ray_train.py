@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import warnings
@@ -11,9 +10,8 @@ from typing import Any
 
 from propulsion.errors import ConfigError, PropulsionError
 from trainer.config import RunConfig
-from trainer.engine import micro_batches
-from trainer.loop import RunResult
-from trainer.records import load_examples
+from trainer.job_data import read_job
+from trainer.result import RunResult, read_result
 
 
 def train_on_ray(
@@ -31,9 +29,8 @@ def train_on_ray(
         PropulsionError: the input is wrong, or the run failed more often than that.
     """
     # Wrong input is told at once, not from inside a worker's log.
-    micro_batches(run, num_workers)
-    for path in (run.data.train, run.data.test):
-        load_examples(path, run.data)
+    for job in run.jobs:
+        read_job(job, run.task.type)
 
     import ray
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
@@ -75,7 +72,7 @@ def train_on_ray(
     finally:
         if started_here:
             ray.shutdown()
-    return RunResult(**json.loads((run.output_dir / "result.json").read_text()))
+    return read_result(run.output_dir)
 
 
 def start_ray(num_cpus: int) -> None:
@@ -100,8 +97,8 @@ def _worker(settings: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from trainer.checkpoint import Progress
     from trainer.loop import train
+    from trainer.progress import Progress
 
     # torch's notes to DeepSpeed's authors, at every collective call.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")

@@ -7,11 +7,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
 from propulsion.layer import PropulsionLayer
 from propulsion.mixed_batch import MixedBatch
+from propulsion.mixed_heads import mixed_head
+from propulsion.registration import register_with_peft
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 """Where transformers keeps the function that checkpoints a block."""
@@ -23,7 +25,10 @@ def mixed_forward(model: nn.Module, batch: MixedBatch) -> Generator[None]:
     with ExitStack() as stack:
         stack.enter_context(_in_layers(model, batch))
         for module in model.modules():
-            if isinstance(module, AuxiliaryTrainingWrapper):
+            if isinstance(module, ModulesToSaveWrapper):
+                vars(module)["forward"] = partial(mixed_head, module, batch)
+                stack.callback(vars(module).pop, "forward")
+            elif isinstance(module, AuxiliaryTrainingWrapper):
                 hook = partial(_give_names, batch)
                 stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             checkpoint = vars(module).get(_CHECKPOINT)
@@ -66,3 +71,6 @@ def _give_names(
     batch: MixedBatch, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, {**kwargs, "adapter_names": batch.adapter_names}
+
+
+register_with_peft()

@@ -20,13 +20,19 @@ class MixedBatch:
         device: where the model's activations are.
         expansion: copies of each sample that generation makes, next to each other: beams or
             returned sequences. Layers see either the samples or their copies.
+        also: adapters that no sample need use, but that take part all the same, with a gradient of
+            zero: ranks that train together must reduce the gradients of the same parameters.
     """
 
     def __init__(
-        self, adapter_names: Sequence[str], device: torch.device, expansion: int = 1
+        self,
+        adapter_names: Sequence[str],
+        device: torch.device,
+        expansion: int = 1,
+        also: Sequence[str] = (),
     ) -> None:
         self.adapter_names = list(adapter_names)
-        self.names = sorted(set(adapter_names))
+        self.names = sorted({*adapter_names, *also})
         """Distinct adapters; the slot of each is its place here."""
         self._device = device
         self._tensors: dict[tuple[int, ...], torch.Tensor] = {}

@@ -10,8 +10,10 @@ from typing import Any
 PEFT_TYPE = "PROPULSION"
 
 _IMPORT_PEFT = {
+    "propulsion.batch_context": "mixed_forward",
     "propulsion.config": "PropulsionConfig",
     "propulsion.layer": "PropulsionLayer",
+    "propulsion.mixed_heads": "mixed_head",
     "propulsion.model": "PropulsionModel",
 }
 """Modules that import PEFT, and what stands in them once they are imported."""

@@ -1,4 +1,4 @@
-"""Checkpoints: adapter, optimiser and position, never the base; whole, atomic, any rank count."""
+"""Checkpoints: adapters, optimiser and position, never the base; whole, atomic, any rank count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 
 from propulsion.errors import ConfigError, PropulsionError
 from trainer import optimizer_state
+from trainer.adapted import AdaptedModel
+from trainer.optimizer import AdapterAdamW
+from trainer.progress import Progress
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -21,12 +25,12 @@ MOMENTS_FILE = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands: steps done, tokens seen, results of evaluations so far."""
+class Trained:
+    """What of a run a checkpoint saves."""
 
-    step: int = 0
-    tokens: int = 0
-    base_accuracy: float | None = None
+    engine: Any
+    optimizer: AdapterAdamW
+    adapted: AdaptedModel
 
 
 def latest_checkpoint(output_dir: Path) -> Path | None:
@@ -44,12 +48,13 @@ def _steps(output_dir: Path) -> dict[int, Path]:
 
 
 def save_checkpoint(
-    engine: Any, output_dir: Path, progress: Progress, identity: dict[str, Any], keep: int
+    trained: Trained, output_dir: Path, progress: Progress, identity: dict[str, Any], keep: int
 ) -> Path:
     """Write `checkpoints/step-N`; collective over all ranks, rank 0 writes.
 
     The folder appears whole or not at all, and only then are older ones beyond `keep` removed.
-    Data order and initialisation follow from the seed, so the step is all their state.
+    Data order and every rank's random numbers follow from seed and step, so the step is all their
+    state.
 
     Raises:
         PropulsionError: the disk is full or not writable; nothing half-written is left.
@@ -57,12 +62,20 @@ def save_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    weights = optimizer_state.full_weights(engine)
-    moments = optimizer_state.full_moments(engine)
+    engine = trained.engine
+    parameters = trained.adapted.all_parameters
+    weights = optimizer_state.full_weights(engine, parameters)
+    moments = optimizer_state.full_moments(engine, parameters)
+    steps = optimizer_state.step_counts(engine, trained.optimizer)
     path = output_dir / "checkpoints" / f"step-{progress.step}"
+    failed: PropulsionError | None = None
     if engine.global_rank == 0:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        state = {"progress": progress.__dict__, "identity": identity}
+        state = {
+            "progress": progress.to_json(),
+            "optimizer_steps": steps,
+            "identity": identity,
+        }
         try:
             temporary.mkdir(parents=True)
             save_file(weights, temporary / WEIGHTS_FILE)
@@ -72,40 +85,61 @@ def save_checkpoint(
             temporary.rename(path)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise PropulsionError(
+            failed = PropulsionError(
                 f"checkpoint {path} cannot be written ({error}): make room; the same command then "
                 "continues from the checkpoint before"
-            ) from error
-        for _, old in sorted(_steps(output_dir).items())[:-keep]:
-            shutil.rmtree(old)
+            )
+        else:
+            for _, old in sorted(_steps(output_dir).items())[:-keep]:
+                shutil.rmtree(old)
+    if failed is not None:
+        raise failed
     torch.distributed.barrier()
     return path
 
 
-def load_checkpoint(engine: Any, path: Path, identity: dict[str, Any]) -> Progress:
-    """Put a checkpoint into the engine; collective over all ranks. Raises as `read_progress`."""
+def load_checkpoint(trained: Trained, path: Path) -> None:
+    """Put weights and moments into the engine; collective over all ranks.
+
+    Adapters that the checkpoint does not know, since they joined the run later, stay fresh.
+    """
     from safetensors.torch import load_file
 
-    progress = read_progress(path, identity)
-    optimizer_state.load_weights(engine, load_file(path / WEIGHTS_FILE))
-    optimizer_state.load_moments(engine, load_file(path / MOMENTS_FILE), progress.step)
-    return progress
+    state = json.loads((path / STATE_FILE).read_text())
+    steps: dict[str, int] = state["optimizer_steps"]
+    adapters = {n: p for n, p in trained.adapted.parameters.items() if n in steps}
+    weights = load_file(path / WEIGHTS_FILE)
+    for parameters in adapters.values():
+        optimizer_state.load_weights(trained.engine, parameters, weights)
+    moments = load_file(path / MOMENTS_FILE)
+    optimizer_state.load_moments(trained.engine, trained.optimizer, adapters, moments, steps)
 
 
-def read_progress(path: Path, identity: dict[str, Any]) -> Progress:
+def read_progress(path: Path, identity: dict[str, Any], joined: Collection[str] = ()) -> Progress:
     """How far a checkpoint is.
+
+    Args:
+        path: the checkpoint.
+        identity: of the run that wants to continue from it.
+        joined: adapters that may have joined the run after the checkpoint.
 
     Raises:
         ConfigError: the checkpoint is of a run with other settings.
     """
     state = json.loads((path / STATE_FILE).read_text())
-    changed = _differences(state["identity"], identity)
+    known = state["identity"]["adapters"]
+    adapters = {
+        name: one
+        for name, one in identity["adapters"].items()
+        if name in known or name not in joined
+    }
+    changed = _differences(state["identity"], {**identity, "adapters": adapters})
     if changed:
         raise ConfigError(
             f"{path} belongs to a run with other settings ({', '.join(changed)}): "
             "use another output_dir, or start anew with --overwrite"
         )
-    return Progress(**state["progress"])
+    return Progress.from_json(state["progress"])
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

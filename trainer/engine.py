@@ -1,109 +1,108 @@
-"""Builds the adapted model and hands it to DeepSpeed."""
+"""Hands an adapted model to DeepSpeed."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from propulsion.errors import ConfigError
-from trainer.config import RunConfig
+from trainer.config import DeepSpeedSection, TrainingSection
+from trainer.loss_scale import LossScale
+from trainer.optimizer import AdapterAdamW
+from trainer.optimizer_state import create_states
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
+def start_engine(
+    model: Any,
+    adapters: Mapping[str, Mapping[str, torch.nn.Parameter]],
+    settings: Mapping[str, TrainingSection],
+    deepspeed_section: DeepSpeedSection,
+) -> tuple[Any, AdapterAdamW]:
+    """A DeepSpeed engine that trains the adapters alone; collective over all ranks.
 
-def load_base(base: str, dtype: str) -> tuple[Any, Any]:
-    """Base model and tokenizer from a folder or the hub.
+    Args:
+        model: with the adapters on it.
+        adapters: adapter → path → parameter of what is trained.
+        settings: how each adapter is optimised.
+        deepspeed_section: stage and offloading.
 
-    Raises:
-        ConfigError: there is no such model, or its tokenizer has no end-of-sequence token.
+    Returns:
+        The engine, and the optimiser that it steps.
     """
-    # It warns on import, on every rank, of a kernel that it would rather have.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=DTYPES[dtype])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"base {base!r} cannot be loaded as a causal LM: {error}") from error
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"base {base!r}: its tokenizer has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
-
-
-def add_adapter(model: Any, run: RunConfig) -> Any:
-    """A fresh adapter of the run's kind on `model`, as a `peft.PeftModel`."""
-    from peft import get_peft_model
-
-    from propulsion import PropulsionConfig
-
-    model.config.use_cache = False
-    return get_peft_model(
-        model,
-        PropulsionConfig(
-            **run.adapter.model_dump(), task_type="CAUSAL_LM", base_model_name_or_path=run.base
-        ),
-    )
-
-
-def start_engine(model: Any, run: RunConfig, world_size: int) -> Any:
-    """A DeepSpeed engine that trains the adapter alone; collective over all ranks."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    prepare_accelerator()
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    micro, accumulation = micro_batches(run, world_size)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    # It warns of every optimiser that is not its own.
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    optimizer = AdapterAdamW(
+        {name: list(parameters.values()) for name, parameters in adapters.items()},
+        settings,
+        partitioned=deepspeed_section.stage > 0,
+        scale=LossScale.for_dtype(deepspeed_section.dtype),
+    )
     engine, *_ = deepspeed.initialize(
         model=model,
-        model_parameters=trainable,
+        optimizer=optimizer,
         config={
-            "train_micro_batch_size_per_gpu": micro,
-            "gradient_accumulation_steps": accumulation,
-            "gradient_clipping": run.training.clip,
-            "optimizer": {
-                "type": "AdamW",
-                # The few parameters make a fused optimiser pointless; torch's needs no compiler.
-                "params": {
-                    "torch_adam": True,
-                    "lr": run.training.lr,
-                    "weight_decay": run.training.weight_decay,
-                },
-            },
-            # Neither fp16 nor bf16 here: the base is loaded in its own dtype and frozen, and the
-            # offsets that are trained stay in fp32.
-            "zero_optimization": {
-                "stage": run.deepspeed.stage,
-                # The default buckets are sized for the gradients of whole models.
-                "reduce_bucket_size": 5_000_000,
-                "allgather_bucket_size": 5_000_000,
-            },
+            # How a step is divided into passes changes from step to step, as adapters come and go:
+            # the loop says which pass is the last.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            # Neither fp16 nor bf16 here: the base is loaded in its own dtype and frozen, and what
+            # is trained stays in fp32. The optimiser clips, each adapter by itself.
+            "gradient_clipping": 0.0,
+            "zero_optimization": zero_section(deepspeed_section),
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         },
     )
-    return engine
+    create_states(engine, optimizer)
+    return engine, optimizer
 
 
-def micro_batches(run: RunConfig, world_size: int) -> tuple[int, int]:
-    """Records per forward pass and rank, and how many passes make a step.
+def prepare_accelerator() -> None:
+    """Let DeepSpeed know, before it is imported, that there is no GPU."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def zero_section(settings: DeepSpeedSection) -> dict[str, Any]:
+    """DeepSpeed's `zero_optimization` for a run.
 
     Raises:
-        ConfigError: the batch cannot be divided so.
+        ConfigError: something is offloaded to NVMe, and the machine lacks what that needs.
     """
-    batch = run.training.batch_size
-    micro = run.training.micro_batch_size or batch // world_size
-    if micro == 0 or batch % (micro * world_size):
+    section: dict[str, Any] = {
+        "stage": settings.stage,
+        # The default buckets are sized for the gradients of whole models.
+        "reduce_bucket_size": 5_000_000,
+        "allgather_bucket_size": 5_000_000,
+    }
+    if settings.offload_optimizer is None and settings.stage in (1, 2):
+        # Else one adapter's gradient that is not finite would hold up all of them.
+        section["compute_grad_norm"] = False
+    for key in ("offload_optimizer", "offload_param"):
+        device = getattr(settings, key)
+        if device is None:
+            continue
+        section[key] = {"device": device, "pin_memory": torch.cuda.is_available()}
+        if device == "nvme":
+            _check_nvme()
+            section[key]["nvme_path"] = str(settings.nvme_path)
+    return section
+
+
+def _check_nvme() -> None:
+    prepare_accelerator()
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
         raise ConfigError(
-            f"training.batch_size {batch} is not a multiple of micro_batch_size {micro} x "
-            f"{world_size} ranks: change one of them"
+            "offloading to nvme needs DeepSpeed's async_io, which needs libaio: install it "
+            "(Debian: libaio-dev), or offload to cpu"
         )
-    return micro, batch // (micro * world_size)

@@ -1,35 +1,48 @@
-"""Evaluates a saved adapter, or the bare base, on a run's test records."""
+"""Evaluates a saved adapter, or the bare base, on the test records of a run."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters import AdapterStore, AdapterVersion
 from propulsion.errors import ConfigError
-from trainer.config import RunConfig
-from trainer.engine import load_base
-from trainer.evaluation import EvaluationResult, evaluate
+from trainer.config import JobConfig, RunConfig
+from trainer.data.records import Record
+from trainer.evaluation import evaluate
 from trainer.identity import fingerprint_of
-from trainer.records import load_examples
+from trainer.job_data import JobData, read_job
+from trainer.loading import load_base, load_tokenizer
+from trainer.tasks.server import complete
+from trainer.tasks.task import Scores
 
 
 def evaluate_adapter(
-    run: RunConfig, adapter: str | None, predictions: Path | None = None
-) -> EvaluationResult:
+    run: RunConfig, job: JobConfig, adapter: str | None, predictions: Path | None = None
+) -> Scores:
     """Evaluate in this process.
 
     Args:
-        run: gives base, test records, prompt and how answers are read.
-        adapter: a PEFT folder, a reference in the run's store, or None for the bare base.
-        predictions: JSON lines of what was generated are written here.
+        run: gives the base, and how answers are read.
+        job: gives the test records.
+        adapter: a PEFT folder, a reference in the job's store, or None for the bare base.
+        predictions: JSON lines of record and prediction are written here.
 
     Raises:
         AdapterNotFoundError, AdapterCorruptError, BaseMismatchError: the adapter cannot be used.
+        ConfigError: the bare base has no trained head to evaluate.
     """
-    examples = load_examples(run.data.test, run.data, run.data.test_limit)
-    version = None if adapter is None or Path(adapter).is_dir() else _verified(run, adapter)
-    model, tokenizer = load_base(run.base, run.deepspeed.dtype)
+    version = None if adapter is None or Path(adapter).is_dir() else _verified(job, adapter)
+    data = JobData(run, job, read_job(job, run.task.type), load_tokenizer(run.base))
+    if adapter is None and data.task.has_head:
+        raise ConfigError(
+            f"a base has no head for {run.task.type} before one is trained: give --adapter"
+        )
+    deepspeed = run.deepspeed.model_copy(update={"stage": 0, "gradient_checkpointing": False})
+    model = load_base(run.base, data.task.auto_model, deepspeed, data.task.model_options())
     if version is not None:
         version.require_base(fingerprint_of(run.base), run.base)
     if adapter is not None:
@@ -38,18 +51,62 @@ def evaluate_adapter(
         import propulsion  # noqa: F401  registers the method with PEFT
 
         model = PeftModel.from_pretrained(model, adapter if version is None else version.path)
-    result = evaluate(model, tokenizer, examples, run)
+    scores = evaluate(model, data.task, data.test, batch_size=run.evaluation.batch_size)
     if predictions is not None:
-        with predictions.open("w", encoding="utf-8") as file:
-            for example, text in zip(examples, result.predictions, strict=True):
-                line = {"prompt": example.prompt, "generated": text, "answer": example.answer}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return result
+        _write(predictions, data.test, scores.predictions)
+    return scores
 
 
-def _verified(run: RunConfig, reference: str) -> AdapterVersion:
-    if run.publish is None:
+def evaluate_server(
+    run: RunConfig,
+    job: JobConfig,
+    url: str,
+    model: str,
+    *,
+    api_key: str | None = None,
+    predictions: Path | None = None,
+) -> Scores:
+    """Evaluate what a running OpenAI server answers to the test prompts.
+
+    Args:
+        run: says how answers are read; its task must be one of text.
+        job: gives the test records.
+        url: of the server, such as `http://127.0.0.1:8000`.
+        model: name of an adapter or of the base, as the server knows it.
+        api_key: of the server, if it wants one.
+        predictions: JSON lines of record and prediction are written here.
+
+    Raises:
+        ConfigError: the task's answers are not text, or the server cannot be asked.
+    """
+    max_new_tokens = getattr(run.task, "max_new_tokens", None)
+    if max_new_tokens is None:
+        raise ConfigError(
+            f"a server answers with text, and {run.task.type} does not: omit --server"
+        )
+    data = JobData(run, job, read_job(job, run.task.type), load_tokenizer(run.base))
+    prompts = [getattr(record, "prompt") for record in data.test]  # noqa: B009
+    answers = complete(url, model, prompts, max_new_tokens, api_key=api_key)
+    scores = Scores(
+        data.task.metric, data.task.score(answers, data.test), len(answers), tuple(answers)
+    )
+    if predictions is not None:
+        _write(predictions, data.test, scores.predictions)
+    return scores
+
+
+def _write(path: Path, records: Sequence[Record], predictions: Sequence[Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for record, prediction in zip(records, predictions, strict=True):
+            said = asdict(prediction) if is_dataclass(prediction) else prediction  # type: ignore[arg-type]
+            file.write(
+                json.dumps({**asdict(record), "prediction": said}, ensure_ascii=False) + "\n"
+            )
+
+
+def _verified(job: JobConfig, reference: str) -> AdapterVersion:
+    if job.publish is None:
         raise ConfigError(
             f"{reference!r} is no folder, and the run file names no store (publish.store)"
         )
-    return AdapterStore(run.publish.store).verify(reference)
+    return AdapterStore(job.publish.store).verify(reference)

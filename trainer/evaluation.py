@@ -1,109 +1,65 @@
-"""Exact match on the extracted answer, with greedy generation."""
+"""Runs test records through the model on all ranks, and scores what it says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trainer.answers import AnswerKind, extract_answer, is_correct, majority_accuracy
-from trainer.batches import encode_prompt
-from trainer.config import RunConfig
-from trainer.records import Example
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Accuracies are shares from 0 to 1."""
-
-    accuracy: float
-    majority_accuracy: float
-    num_test: int
-    predictions: list[str]
-    """What was generated for each example; on rank 0's share only when there are several ranks."""
+from trainer.data.records import Record
+from trainer.tasks.task import Scores, Task
 
 
 @torch.inference_mode()
-def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[str], run: RunConfig, *, synced: bool = False
-) -> list[list[int]]:
-    """Greedy continuation of each prompt, as token ids without the end-of-sequence token.
-
-    Args:
-        synced: all ranks generate in lockstep, as ZeRO-3's partitioned weights need.
-    """
-    settings = run.evaluation
-    room = max(8, run.data.max_length - settings.max_new_tokens)
-    encoded = [encode_prompt(tokenizer, prompt, room) for prompt in prompts]
-    # Batches of like length pad little; the order is put right again at the end.
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-    outputs: list[list[int]] = [[] for _ in encoded]
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    for start in range(0, len(order), settings.batch_size):
-        rows = order[start : start + settings.batch_size]
-        longest = max(len(encoded[i]) for i in rows)
-        input_ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, i in enumerate(rows):
-            input_ids[row, longest - len(encoded[i]) :] = torch.tensor(encoded[i])
-            attention_mask[row, longest - len(encoded[i]) :] = 1
-        generated = model.generate(
-            input_ids=input_ids.to(device),
-            attention_mask=attention_mask.to(device),
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            synced_gpus=synced,
-        )
-        for row, i in enumerate(rows):
-            new = generated[row, longest:].tolist()
-            end = new.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in new else len(new)
-            outputs[i] = new[:end]
-    model.train(was_training)
-    return outputs
-
-
 def evaluate(
     model: Any,
-    tokenizer: Any,
-    examples: Sequence[Example],
-    run: RunConfig,
+    task: Task,
+    records: Sequence[Record],
     *,
+    batch_size: int,
     rank: int = 0,
     world_size: int = 1,
-) -> EvaluationResult:
-    """Accuracy over `examples`, divided over the ranks; collective if there are several."""
-    answers = [example.answer for example in examples]
-    kind: AnswerKind = run.evaluation.answer
-    # Every rank must make the same number of generate calls, so all shares are equally long.
-    share = -(-len(examples) // world_size)
-    mine = [examples[i] for i in range(rank, len(examples), world_size)]
-    padded = mine + [examples[0]] * (share - len(mine))
-    ids = generate(
-        model,
-        tokenizer,
-        [example.prompt for example in padded],
-        run,
-        synced=world_size > 1 and run.deepspeed.stage == 3,
-    )
-    texts = tokenizer.batch_decode(ids)[: len(mine)]
-    correct = sum(
-        is_correct(extract_answer(text, kind, answers), example.answer, kind)
-        for text, example in zip(texts, mine, strict=True)
-    )
-    total = torch.tensor(float(correct))
+    partitioned: bool = False,
+) -> Scores:
+    """Scores over `records`, divided over the ranks; collective if there are several.
+
+    Args:
+        model: a transformers or PEFT model.
+        task: says how answers come about and what they are worth.
+        records: all of them, on every rank.
+        batch_size: records per call of the model and rank.
+        rank, world_size: which share is this rank's.
+        partitioned: ZeRO-3 divides the weights, so that all ranks must call the model together.
+    """
+    together = partitioned and world_size > 1
+    mine = [records[index] for index in range(rank, len(records), world_size)]
+    was_training = model.training
+    model.eval()
+    try:
+        predictions = task.predict(
+            model,
+            mine,
+            batch_size=batch_size,
+            agree=_largest if together else int,
+            synced=together,
+        )
+    finally:
+        model.train(was_training)
     if world_size > 1:
-        total = total.to(next(model.parameters()).device)
-        torch.distributed.all_reduce(total)
-    return EvaluationResult(
-        accuracy=total.item() / len(examples),
-        majority_accuracy=majority_accuracy(answers),
-        num_test=len(examples),
-        predictions=texts,
-    )
+        predictions = _gathered(predictions, len(records), world_size)
+    values = task.score(predictions, records)
+    return Scores(task.metric, values, len(records), tuple(predictions))
+
+
+def _gathered(predictions: list[Any], num_records: int, world_size: int) -> list[Any]:
+    shares: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(shares, predictions)
+    return [shares[index % world_size][index // world_size] for index in range(num_records)]
+
+
+def _largest(number: int) -> int:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    value = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+    return int(value.item())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import base_fingerprint
-from trainer.config import RunConfig
+from trainer.config import JobConfig, RunConfig
 
 
 def fingerprint_of(base: str) -> str:
@@ -20,29 +20,40 @@ def fingerprint_of(base: str) -> str:
 
 
 def run_identity(run: RunConfig, fingerprint: str) -> dict[str, Any]:
-    """All that decides the trained weights, as JSON; published with the adapter.
+    """All that decides the trained weights, as JSON.
 
-    Files count by their content, not by their place. What divides a step into micro-batches, when
-    something is written, and what is measured do not count.
+    Files count by their content, not by their place. What divides a step among ranks and passes,
+    when something is written, and what is measured do not count.
     """
-    settings = run.model_dump(
+    return {
+        "base": fingerprint,
+        "seed": run.seed,
+        "task": run.task.model_dump(mode="json"),
+        "dtype": run.deepspeed.dtype,
+        "quantization": run.deepspeed.quantization,
+        "adapters": {job.name: job_identity(job) for job in run.jobs},
+    }
+
+
+def job_identity(job: JobConfig) -> dict[str, Any]:
+    """The part of a run's identity that is one adapter's."""
+    decides_when = {"eval_every"} if job.training.early_stop is None else set()
+    settings = job.model_dump(
         mode="json",
         exclude={
-            "output_dir": True,
+            "name": True,
             "publish": True,
-            "metrics_port": True,
-            "deepspeed": {"stage"},
-            "evaluation": True,
             "data": {"test", "test_limit"},
-            "training": {
-                "micro_batch_size",
-                "eval_every",
-                "checkpoint_every",
-                "keep_checkpoints",
-            },
+            "training": decides_when,
         },
     )
-    with run.data.train.open("rb") as file:
-        settings["data"]["train"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    settings["base"] = fingerprint
+    settings["data"]["train"] = _content(job.data.train)
     return settings
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        # A folder of a data set, or the name of one.
+        return str(path)
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

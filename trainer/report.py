@@ -1,23 +1,35 @@
 """Prints a finished run."""
 
-from trainer.loop import RunResult
+from trainer.result import RunResult
 
 
 def print_result(result: RunResult) -> None:
-    """One table on standard output."""
+    """One table on standard output, a row for each adapter.
+
+    "majority" is the score of always giving the most frequent answer.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result.name}: {result.adapter}")
-    for column in ("base", "adapter", "most frequent answer"):
+    table = Table(title=result.name)
+    table.add_column("adapter")
+    table.add_column("score")
+    for column in ("base", "tuned", "majority", "records", "parameters", "steps"):
         table.add_column(column, justify="right")
-    table.add_column("test records", justify="right")
-    table.add_column("trainable parameters", justify="right")
-    table.add_row(
-        f"{result.base_accuracy:.1%}",
-        f"{result.adapter_accuracy:.1%}",
-        f"{result.majority_accuracy:.1%}",
-        f"{result.num_test:,}",
-        f"{result.trainable_parameters:,}",
-    )
+    for one in result.adapters:
+        steps = f"{one.steps:,}" if one.status == "finished" else f"{one.steps:,} ({one.status})"
+        table.add_row(
+            one.adapter,
+            one.metric,
+            _score(one.base_score),
+            _score(one.score),
+            _score(one.trivial_score),
+            f"{one.num_test:,}",
+            f"{one.trainable_parameters:,}",
+            steps,
+        )
     Console().print(table)
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

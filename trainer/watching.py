@@ -1,24 +1,41 @@
-"""What a run shows while it trains: a progress line, JSON lines, and Prometheus metrics."""
+"""What a run shows while it trains: progress, JSON lines, Prometheus metrics, TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from propulsion.errors import ConfigError
+from trainer.metrics import TrainMetrics
+from trainer.tasks.task import Scores
+
+
+@dataclass(frozen=True)
+class AdapterStep:
+    """One adapter's part of a step."""
+
+    step: int
+    """Of the adapter."""
+    loss: float
+    """Mean over the terms of its loss."""
+    lr: float
+    tokens: int
 
 
 class Watcher(Protocol):
     """Told of every step and evaluation; only rank 0 has one that does anything."""
 
-    def step(self, step: int, loss: float, lr: float, tokens: int, seconds: float) -> None:
-        """One optimiser step: mean loss per target token, tokens and seconds of this step."""
+    def step(self, step: int, adapters: Mapping[str, AdapterStep], seconds: float) -> None:
+        """A step of the run: what each adapter did, and how long it took."""
 
-    def evaluation(self, step: int, accuracy: float, majority_accuracy: float) -> None:
-        """An evaluation after `step` steps."""
+    def evaluation(
+        self, adapter: str, step: int, scores: Scores, trivial_score: float | None
+    ) -> None:
+        """An evaluation after `step` steps of the adapter."""
 
     def note(self, message: str) -> None:
         """Something to tell the user."""
@@ -27,10 +44,12 @@ class Watcher(Protocol):
 class SilentWatcher:
     """For the other ranks."""
 
-    def step(self, step: int, loss: float, lr: float, tokens: int, seconds: float) -> None:
+    def step(self, step: int, adapters: Mapping[str, AdapterStep], seconds: float) -> None:
         pass
 
-    def evaluation(self, step: int, accuracy: float, majority_accuracy: float) -> None:
+    def evaluation(
+        self, adapter: str, step: int, scores: Scores, trivial_score: float | None
+    ) -> None:
         pass
 
     def note(self, message: str) -> None:
@@ -38,10 +57,27 @@ class SilentWatcher:
 
 
 class RunWatcher:
-    """Shows a run on the terminal, in `metrics.jsonl` and, if a port is given, at `/metrics`."""
+    """Shows a run on the terminal and in `metrics.jsonl`; elsewhere if asked.
+
+    Args:
+        name: of the run.
+        output_dir: where `metrics.jsonl` is written.
+        total_steps: of the run; more if an adapter joins it.
+        metrics_port: loopback port of /metrics; 0 for a free one, None for none.
+        tensorboard: also write `output_dir/tensorboard`.
+        flops_per_token: of the model, for MFU.
+        peak_flops: of all the ranks' GPUs, if known.
+    """
 
     def __init__(
-        self, name: str, output_dir: Path, total_steps: int, metrics_port: int | None
+        self,
+        name: str,
+        output_dir: Path,
+        total_steps: int,
+        metrics_port: int | None = None,
+        tensorboard: bool = False,
+        flops_per_token: float = 0.0,
+        peak_flops: float | None = None,
     ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -50,8 +86,11 @@ class RunWatcher:
         self._console = Console(stderr=True)
         self._name = name
         self._total_steps = total_steps
+        self._flops_per_token = flops_per_token
+        self._peak_flops = peak_flops
         self._lines: TextIO = (output_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics = _PrometheusMetrics(name, metrics_port) if metrics_port is not None else None
+        self._metrics = TrainMetrics(name, metrics_port) if metrics_port is not None else None
+        self._board = _tensorboard(output_dir) if tensorboard else None
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -77,80 +116,75 @@ class RunWatcher:
     ) -> None:
         self._bar.stop()
         self._lines.close()
+        if self._board is not None:
+            self._board.close()
         if self._metrics is not None:
             self._metrics.close()
 
-    def step(self, step: int, loss: float, lr: float, tokens: int, seconds: float) -> None:
-        status = f"loss {loss:.4f}  {tokens / seconds:,.0f} tokens/s"
-        self._write(step=step, loss=loss, lr=lr, tokens=tokens, seconds=round(seconds, 4))
-        self._bar.update(self._task, completed=step, status=status)
+    def step(self, step: int, adapters: Mapping[str, AdapterStep], seconds: float) -> None:
+        tokens = sum(one.tokens for one in adapters.values())
+        mfu = self._utilisation(tokens / seconds)
+        for name, one in adapters.items():
+            self._write(
+                adapter=name,
+                step=one.step,
+                run_step=step,
+                loss=one.loss,
+                lr=one.lr,
+                tokens=one.tokens,
+                seconds=round(seconds, 4),
+            )
+            self._plot(name, one.step, loss=one.loss, learning_rate=one.lr)
+            if self._metrics is not None:
+                self._metrics.step(name, one.loss, one.lr, one.tokens)
         if self._metrics is not None:
-            self._metrics.step(loss, lr, tokens, seconds)
+            self._metrics.run_step(seconds, tokens / seconds, mfu)
+        loss = sum(one.loss for one in adapters.values()) / len(adapters)
+        status = f"loss {loss:.4f}  {tokens / seconds:,.0f} tokens/s"
+        if len(adapters) > 1:
+            status = f"{len(adapters)} adapters  mean {status}"
+        if mfu is not None:
+            status += f"  MFU {mfu:.1%}"
+        self._bar.update(self._task, completed=step, status=status)
         if not self._console.is_terminal and (step % 50 == 0 or step == self._total_steps):
             self.note(f"step {step}/{self._total_steps}  {status}")
 
-    def evaluation(self, step: int, accuracy: float, majority_accuracy: float) -> None:
-        self._write(step=step, accuracy=accuracy, majority_accuracy=majority_accuracy)
-        if self._metrics is not None:
-            self._metrics.accuracy.labels(self._name).set(accuracy)
-        self.note(
-            f"after step {step}: accuracy {accuracy:.1%} (most frequent answer "
-            f"{majority_accuracy:.1%})"
+    def evaluation(
+        self, adapter: str, step: int, scores: Scores, trivial_score: float | None
+    ) -> None:
+        self._write(
+            adapter=adapter,
+            step=step,
+            metric=scores.metric,
+            scores=dict(scores.values),
+            trivial_score=trivial_score,
         )
+        self._plot(adapter, step, **scores.values)
+        if self._metrics is not None:
+            self._metrics.score(adapter, scores.metric, scores.main)
+        beside = "" if trivial_score is None else f" (most frequent answer {trivial_score:.3f})"
+        whose = "" if adapter == self._name else f"{adapter} "
+        self.note(f"{whose}after step {step}: {scores.metric} {scores.main:.3f}{beside}")
 
     def note(self, message: str) -> None:
         self._console.print(f"[bold]{self._name}[/]: {message}", highlight=False)
+
+    def _utilisation(self, tokens_per_second: float) -> float | None:
+        if self._peak_flops is None:
+            return None
+        return self._flops_per_token * tokens_per_second / self._peak_flops
+
+    def _plot(self, adapter: str, step: int, **values: float) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{name}/{adapter}", value, step)
 
     def _write(self, **values: Any) -> None:
         self._lines.write(json.dumps({"time": round(time.time(), 3), **values}) + "\n")
         self._lines.flush()
 
 
-class _PrometheusMetrics:
-    """`propulsion_train_*` of one run, served on loopback."""
+def _tensorboard(output_dir: Path) -> Any:
+    from tensorboardX import SummaryWriter
 
-    def __init__(self, run: str, port: int) -> None:
-        from prometheus_client import (
-            CollectorRegistry,
-            Counter,
-            Gauge,
-            Histogram,
-            start_http_server,
-        )
-
-        registry = CollectorRegistry()
-        label = ["run"]
-        self._run = run
-        self._loss = Gauge(
-            "propulsion_train_loss", "Mean loss per target token", label, registry=registry
-        )
-        self._lr = Gauge("propulsion_train_learning_rate", "Of AdamW", label, registry=registry)
-        self._steps = Counter("propulsion_train_steps", "Optimiser steps", label, registry=registry)
-        self._tokens = Counter(
-            "propulsion_train_tokens", "Tokens trained on", label, registry=registry
-        )
-        self._seconds = Histogram(
-            "propulsion_train_step_seconds", "Time of a step", label, registry=registry
-        )
-        self.accuracy = Gauge(
-            "propulsion_train_accuracy_ratio", "Exact match, 0 to 1", label, registry=registry
-        )
-        try:
-            self._server, self._thread = start_http_server(port, "127.0.0.1", registry)
-        except OSError as error:
-            raise ConfigError(
-                f"metrics_port {port} cannot be used ({error.strerror}): choose another, or 0"
-            ) from error
-        self.port: int = self._server.server_port
-
-    def step(self, loss: float, lr: float, tokens: int, seconds: float) -> None:
-        self._loss.labels(self._run).set(loss)
-        self._lr.labels(self._run).set(lr)
-        self._steps.labels(self._run).inc()
-        self._tokens.labels(self._run).inc(tokens)
-        self._seconds.labels(self._run).observe(seconds)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    return SummaryWriter(str(output_dir / "tensorboard"))

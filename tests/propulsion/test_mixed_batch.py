@@ -1,9 +1,12 @@
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from propulsion import PropulsionConfig
+from propulsion.batch_context import mixed_forward
 from propulsion.errors import ConfigError, PropulsionError
+from propulsion.mixed_batch import BASE, MixedBatch
 from tests.propulsion.adapters import randomize
 from tests.propulsion.tiny_llama import tiny_llama, tokens
 from tests.propulsion.tiny_models import TINY, Tiny
@@ -186,3 +189,41 @@ def test_the_number_of_operations_does_not_grow_with_the_adapters() -> None:
         return sum(event.count for event in profile.key_averages() if event.key == "aten::mul")
 
     assert operations(8) == operations(2)
+
+
+def test_heads_of_any_kind_are_mixed_and_unused_ones_get_a_gradient_of_zero() -> None:
+    config = RobertaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=64,
+        num_labels=3,
+    )
+    adapter = PropulsionConfig(preset="all", init="normal", task_type="SEQ_CLS")
+    model = get_peft_model(RobertaForSequenceClassification(config), adapter, "a").eval()
+    for name in ("b", "c"):
+        model.add_adapter(name, adapter)
+    tuner = model.base_model
+    for name, parameter in tuner.named_parameters():
+        if "modules_to_save" in name or "propulsion_delta" in name:
+            parameter.requires_grad_(True)
+    for name in ("a", "b", "c"):
+        torch.nn.init.normal_(tuner.model.classifier.modules_to_save[name].out_proj.weight)
+    ids = torch.randint(3, 64, (4, 6))
+    names = ["b", "a", "b", BASE]
+    batch = MixedBatch(names, ids.device, also=["c"])
+    with mixed_forward(tuner.model, batch):
+        mixed = model(input_ids=ids).logits
+    mixed.square().sum().backward()
+    for row, name in enumerate(names):
+        with mixed_forward(tuner.model, MixedBatch([name], ids.device)):
+            alone = model(input_ids=ids[row : row + 1]).logits
+        torch.testing.assert_close(mixed[row : row + 1], alone)
+    assert "forward" not in vars(tuner.model.classifier)
+    for name, parameter in tuner.named_parameters():
+        if ".c." in name or name.endswith(".c"):
+            assert parameter.grad is not None
+            assert not parameter.grad.any()
+        elif ".b." in name or name.endswith(".b"):
+            assert parameter.grad.any()

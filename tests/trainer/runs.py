@@ -84,15 +84,16 @@ def write_run(folder: Path, base: Path, **changes: Any) -> Path:
             "prompt": "{text} ?",
             "max_length": 16,
         },
-        "training": {"steps": 6, "batch_size": 8, "lr": 0.02, "checkpoint_every": 3},
+        "task": {"type": "answer", "answer": "choice", "max_new_tokens": 2},
+        "training": {"steps": 6, "batch_size": 8, "lr": 0.02},
+        "checkpoints": {"every": 3},
         "deepspeed": {"stage": 2},
-        "evaluation": {"answer": "choice", "max_new_tokens": 2},
         "publish": {"store": "store"},
     }
     for key, value in changes.items():
         section, _, name = key.partition("__")
         if name:
-            run[section][name] = value
+            run.setdefault(section, {})[name] = value
         else:
             run[section] = value
     path = folder / "run.yaml"

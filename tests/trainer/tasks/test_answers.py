@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.answers import extract_answer, is_correct, majority_accuracy
+from trainer.tasks.answers import extract_answer, is_correct, majority_accuracy
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Saves and publishes an adapter that leaves its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapters import AdapterStore
+from trainer.adapted import AdaptedModel
+from trainer.config import RunConfig
+from trainer.progress import JobProgress
+from trainer.result import AdapterResult
+from trainer.tasks.task import Scores
+
+
+def finish_adapter(
+    run: RunConfig,
+    index: int,
+    progress: JobProgress,
+    adapted: AdaptedModel,
+    weights: dict[str, torch.Tensor],
+    scores: Scores | None,
+    *,
+    trivial_score: float | None,
+    num_test: int,
+    trainable_parameters: int,
+    identity: dict[str, Any],
+    note: Callable[[str], None],
+) -> AdapterResult:
+    """Write `adapters/<name>`, publish it, and say what it has reached; on rank 0 alone.
+
+    Args:
+        run: the run.
+        index: which of its adapters.
+        progress: where that one stands.
+        adapted: the model.
+        weights: path → whole tensor of what is trained.
+        scores: of the weights; None if they diverged, which is then all that is told of them.
+        trivial_score: of always giving the most frequent answer.
+        num_test, trainable_parameters: to be told.
+        identity: of the run, published with the adapter.
+        note: tells the user.
+    """
+    job = run.jobs[index]
+    reference = ""
+    if scores is not None:
+        folder = run.output_dir / "adapters" / job.name
+        adapted.save(index, weights, folder)
+        reference = str(folder)
+        if job.publish is not None:
+            metrics = {f"test_{name}": value for name, value in scores.values.items()}
+            reference = _publish(job.publish.store, folder, run, index, identity, metrics)
+            note(f"published as {reference}")
+    return AdapterResult(
+        name=job.name,
+        adapter=reference,
+        status=progress.status,
+        metric=scores.metric if scores is not None else "",
+        score=None if scores is None else scores.main,
+        base_score=(progress.base_scores or {}).get(scores.metric) if scores is not None else None,
+        trivial_score=trivial_score,
+        scores={} if scores is None else dict(scores.values),
+        num_test=num_test,
+        trainable_parameters=trainable_parameters,
+        steps=progress.step,
+        best_step=progress.best_step,
+    )
+
+
+def _publish(
+    store: Path,
+    folder: Path,
+    run: RunConfig,
+    index: int,
+    identity: dict[str, Any],
+    metrics: dict[str, float],
+) -> str:
+    job = run.jobs[index]
+    assert job.publish is not None
+    training = {**identity, "adapters": {job.name: identity["adapters"][job.name]}}
+    version = AdapterStore(store).publish(
+        folder,
+        job.publish.name or job.name,
+        base_fingerprint=identity["base"],
+        metrics=metrics,
+        training_config=training,
+        aliases=job.publish.aliases,
+    )
+    return version.reference

@@ -1,0 +1,1 @@
+"""What a model learns from a record, one module for each kind of task."""
