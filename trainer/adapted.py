@@ -81,6 +81,9 @@ class AdaptedModel:
         name = BASE if job is None else self.names[job]
         return mixed_forward(self._tuner(), MixedBatch([name], self._device()))
 
+    def after_step(self, step: int) -> None:
+        """Called after each optimiser step, counted from 1; for methods that want it."""
+
     def save(self, job: int, weights: dict[str, torch.Tensor], folder: Path) -> None:
         """Write one adapter as a PEFT folder, in place of what is there.
 

@@ -61,6 +61,7 @@ def start_engine(
             "steps_per_print": 10**9,
         },
     )
+    _leave_norms_to_the_optimizer(engine)
     create_states(engine, optimizer)
     return engine, optimizer
 
@@ -69,6 +70,18 @@ def prepare_accelerator() -> None:
     """Let DeepSpeed know, before it is imported, that there is no GPU."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def _leave_norms_to_the_optimizer(engine: Any) -> None:
+    # DeepSpeed drops a step whose norm over all parameters is not finite: one adapter would hold up
+    # all the others. The optimiser takes the norm of each, and nothing else needs one.
+    def no_norm(*_: Any) -> torch.Tensor:
+        return torch.zeros((), device=engine.device)
+
+    if engine.zero_optimization_stage() == 3:
+        engine.optimizer._get_norm_groups = lambda: [no_norm()]
+    elif engine.zero_optimization_stage() > 0:
+        engine.optimizer.scaled_global_norm = no_norm
 
 
 def zero_section(settings: DeepSpeedSection) -> dict[str, Any]:
@@ -83,9 +96,6 @@ def zero_section(settings: DeepSpeedSection) -> dict[str, Any]:
         "reduce_bucket_size": 5_000_000,
         "allgather_bucket_size": 5_000_000,
     }
-    if settings.offload_optimizer is None and settings.stage in (1, 2):
-        # Else one adapter's gradient that is not finite would hold up all of them.
-        section["compute_grad_norm"] = False
     for key in ("offload_optimizer", "offload_param"):
         device = getattr(settings, key)
         if device is None:

@@ -16,6 +16,7 @@ from trainer.evaluation import evaluate
 from trainer.identity import fingerprint_of
 from trainer.job_data import JobData, read_job
 from trainer.loading import load_base, load_tokenizer
+from trainer.tasks.generation import GeneratingTask
 from trainer.tasks.server import complete
 from trainer.tasks.task import Scores
 
@@ -79,14 +80,13 @@ def evaluate_server(
     Raises:
         ConfigError: the task's answers are not text, or the server cannot be asked.
     """
-    max_new_tokens = getattr(run.task, "max_new_tokens", None)
-    if max_new_tokens is None:
-        raise ConfigError(
-            f"a server answers with text, and {run.task.type} does not: omit --server"
-        )
     data = JobData(run, job, read_job(job, run.task.type), load_tokenizer(run.base))
-    prompts = [getattr(record, "prompt") for record in data.test]  # noqa: B009
-    answers = complete(url, model, prompts, max_new_tokens, api_key=api_key)
+    task = data.task
+    if not isinstance(task, GeneratingTask):
+        raise ConfigError(
+            f"a server answers with text, and task {run.task.type} does not: omit --server"
+        )
+    answers = complete(url, model, task.prompts(data.test), task.max_new_tokens, api_key=api_key)
     scores = Scores(
         data.task.metric, data.task.score(answers, data.test), len(answers), tuple(answers)
     )

@@ -47,11 +47,12 @@ def job_identity(job: JobConfig) -> dict[str, Any]:
             "training": decides_when,
         },
     )
-    settings["data"]["train"] = _content(job.data.train)
+    settings["data"]["train"] = content_of(job.data.train)
     return settings
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """What a data file holds, as a hash; of a folder or a hub name, the name."""
     if not path.is_file():
         # A folder of a data set, or the name of one.
         return str(path)

@@ -61,6 +61,7 @@ class AdapterAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step of the groups there are: DeepSpeed calls it for one at a time."""
+        held: list[tuple[torch.Tensor, torch.Tensor]] = []
         for group in self.param_groups:
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if not gradients:
@@ -68,11 +69,16 @@ class AdapterAdamW(torch.optim.AdamW):
             factor = self._factor(group, gradients) if group["active"] else None
             if factor is None:
                 # A parameter without a gradient is left alone, its moments too.
-                for parameter in group["params"]:
-                    parameter.grad = None
+                held += [(p, p.grad) for p in group["params"] if p.grad is not None]
             elif factor != 1.0:
                 torch._foreach_mul_(gradients, factor)
-        return super().step(closure)
+        for parameter, _ in held:
+            parameter.grad = None
+        result = super().step(closure)
+        # When it offloads, DeepSpeed has made them once and for all.
+        for parameter, gradient in held:
+            parameter.grad = gradient
+        return result
 
     def _factor(self, group: dict[str, Any], gradients: list[torch.Tensor]) -> float | None:
         norm = self._norm(gradients) / self.scale.value

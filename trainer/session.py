@@ -170,6 +170,7 @@ class Session:
             seed_step(run.seed, progress.step, self._rank)
             queued = count_queued(run.output_dir) if self._rank == 0 else 0
             losses, queued = step(rows, rates, queued)
+            self._trained.adapted.after_step(progress.step + 1)
             optimizer.scale.update(bool(optimizer.not_finite))
             seconds = time.perf_counter() - began
             progress = replace(

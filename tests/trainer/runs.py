@@ -1,11 +1,16 @@
 """Run files and data small enough for a test."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -97,9 +102,67 @@ def write_run(folder: Path, base: Path, **changes: Any) -> Path:
         else:
             run[section] = value
     path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(run))
+    path.write_text(yaml.safe_dump(run, sort_keys=False))
     return path
 
 
 def metric_lines(output_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(run_file: Path, *args: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run `propulsion train` as a user would, in processes of its own."""
+    return propulsion("train", str(run_file), *args, ranks=ranks)
+
+
+def train_all(*run_files: Path, ranks: int = 1, module: str = "tests.trainer.several") -> None:
+    """Train runs one after the other in the same processes, which saves starting them."""
+    done = _run(module, *map(str, run_files), ranks=ranks)
+    assert done.returncode == 0, done.stderr
+
+
+def propulsion(*args: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run the command line, on several ranks through torchrun."""
+    return _run("propulsion", *args, ranks=ranks)
+
+
+def _run(module: str, *args: str, ranks: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", f"--nproc-per-node={ranks}"]
+        command += [f"--master-port={free_port()}", "-m"]
+    return subprocess.run(
+        [*command, module, *args],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def losses(output_dir: Path, adapter: str | None = None) -> list[float]:
+    """The loss of each step in the order in which it was written."""
+    return [
+        line["loss"]
+        for line in metric_lines(output_dir)
+        if "loss" in line and adapter in (None, line["adapter"])
+    ]
+
+
+def final_weights(output_dir: Path, adapter: str = "tiny") -> dict[str, torch.Tensor]:
+    return load_file(output_dir / "adapters" / adapter / "adapter_model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float, adapter: str = "tiny") -> None:
+    reference = final_weights(other, adapter)
+    weights = final_weights(one, adapter)
+    assert weights.keys() == reference.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=tolerance)

@@ -90,6 +90,7 @@ def of_the_base(reviews: Any) -> list[Any]:
     return evaluate(reviews)
 
 
+@pytest.mark.slow
 def test_a_fresh_adapter_gives_the_results_of_the_base(
     reviews: Any, of_the_base: list[Any], tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_fresh_adapter_gives_the_results_of_the_base(
     assert evaluate(reviews, adapter=str(save_adapter(tmp_path, 0.0))) == of_the_base
 
 
+@pytest.mark.slow
 def test_a_trained_adapter_of_a_store_gives_others(
     reviews: Any, of_the_base: list[Any], tmp_path: Path
 ) -> None:
@@ -121,5 +123,5 @@ def test_a_reference_needs_a_store() -> None:
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     folder = save_adapter(tmp_path / "adapter", 0.0)
     AdapterStore(tmp_path / "store").publish(folder, "other", base_fingerprint="sha256:" + "0" * 64)
-    with pytest.raises(BaseMismatchError, match="other@1"):
+    with pytest.raises(BaseMismatchError, match="other@v1"):
         PropulsionLM(BASE, adapter="other", store=str(tmp_path / "store"))

@@ -1,18 +1,23 @@
 """The loop on real DeepSpeed, each run in processes of its own as a user would start it."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from adapters import AdapterStore
-from tests.trainer.runs import metric_lines, save_tiny_base, write_run
+from tests.trainer.runs import (
+    assert_same_weights,
+    final_weights,
+    losses,
+    propulsion,
+    save_tiny_base,
+    train,
+    write_run,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -22,52 +27,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_base(tmp_path_factory.mktemp("base"))
 
 
-def train(run_file: Path, *args: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        command += ["torch.distributed.run", f"--nproc-per-node={ranks}"]
-        command += [f"--master-port={free_port()}", "-m"]
-    command += ["propulsion", "train", str(run_file), *args]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def train_disturbed(run_file: Path, disturbance: str) -> subprocess.CompletedProcess[str]:
     """Train on one rank; run the code `disturbance` just before the second checkpoint."""
     code = (
-        "import trainer.loop as loop\n"
+        "import trainer.loop as loop, trainer.session as session\n"
         "from trainer.config import load_run\n"
-        "save, calls = loop.save_checkpoint, []\n"
+        "save, calls = session.save_checkpoint, []\n"
         "def disturbed(*args):\n"
         f"    if calls: exec({disturbance!r})\n"
         "    calls.append(1)\n"
         "    return save(*args)\n"
-        "loop.save_checkpoint = disturbed\n"
+        "session.save_checkpoint = disturbed\n"
         f"loop.train(load_run({str(run_file)!r}))\n"
     )
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def losses(output_dir: Path) -> list[float]:
-    return [line["loss"] for line in metric_lines(output_dir) if "loss" in line]
-
-
-def final_weights(output_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(output_dir / "adapter" / "adapter_model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +57,15 @@ def test_run_learns_and_leaves_its_results(finished: Path) -> None:
     curve = losses(finished / "out")
     assert len(curve) == 6
     assert curve[-1] < curve[0]
-    result = json.loads((finished / "out" / "result.json").read_text())
+    (result,) = json.loads((finished / "out" / "result.json").read_text())["adapters"]
     assert result["num_test"] == 24
     assert result["trainable_parameters"] == sum(
         tensor.numel() for tensor in final_weights(finished / "out").values()
     )
     version = AdapterStore(finished / "store").verify("tiny")
     assert result["adapter"] == version.reference == "tiny@v1"
-    assert version.manifest.metrics == {
-        key: result[key] for key in ("base_accuracy", "adapter_accuracy", "majority_accuracy")
-    }
+    assert version.manifest.metrics == {"test_accuracy": result["score"]}
+    assert result["trivial_score"] == 0.5
 
 
 def test_checkpoints_hold_no_base_weight(finished: Path) -> None:
@@ -117,9 +91,7 @@ def test_cut_off_run_continues_to_the_same_weights(
     # Steps 4 to 6 stand twice: before the crash and after the resume from step 3.
     curve = losses(tmp_path / "out")
     assert curve[6:] == pytest.approx(curve[3:6], abs=tolerance)
-    reference = final_weights(finished / "out")
-    for name, tensor in final_weights(tmp_path / "out").items():
-        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=tolerance)
+    assert_same_weights(tmp_path / "out", finished / "out", tolerance)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -129,9 +101,7 @@ def test_two_ranks_give_the_weights_of_one(
     result = train(write_run(tmp_path, base, deepspeed__stage=stage), ranks=2)
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path / "out") == pytest.approx(losses(finished / "out"), abs=1e-4)
-    reference = final_weights(finished / "out")
-    for name, tensor in final_weights(tmp_path / "out").items():
-        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-4)
+    assert_same_weights(tmp_path / "out", finished / "out", 1e-4)
 
 
 def test_other_settings_do_not_continue_a_run(base: Path, finished: Path) -> None:
@@ -139,7 +109,7 @@ def test_other_settings_do_not_continue_a_run(base: Path, finished: Path) -> Non
     before = (finished / "out" / "result.json").read_text()
     refused = train(run_file, "--set", "training.lr=0.5")
     assert refused.returncode == 2
-    assert "other settings (training.lr)" in refused.stderr
+    assert "other settings (adapters.tiny.training.lr)" in refused.stderr
     assert (finished / "out" / "result.json").read_text() == before
 
 
@@ -162,22 +132,13 @@ def test_missing_data_is_told_before_anything_is_written(base: Path, tmp_path: P
 
 
 def test_eval_of_base_and_published_adapter(finished: Path) -> None:
-    result = json.loads((finished / "out" / "result.json").read_text())
+    (result,) = json.loads((finished / "out" / "result.json").read_text())["adapters"]
     predictions = finished / "predictions.jsonl"
-    for adapter, accuracy in {
-        "tiny": result["adapter_accuracy"],
-        None: result["base_accuracy"],
-    }.items():
+    for adapter, accuracy in {"tiny": result["score"], None: result["base_score"]}.items():
         chosen = ["--adapter", adapter, "--predictions", str(predictions)] if adapter else []
-        done = subprocess.run(
-            [sys.executable, "-m", "propulsion", "eval", str(finished / "run.yaml"), *chosen],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = propulsion("eval", str(finished / "run.yaml"), *chosen)
         assert done.returncode == 0, done.stderr
-        assert f"accuracy {accuracy:.1%} on 24 records" in done.stdout
+        assert f"accuracy {accuracy:.3f} on 24 records" in done.stdout
     assert len(predictions.read_text().splitlines()) == 24
 
 
@@ -186,13 +147,8 @@ def test_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path) -> N
     weights = load_file(other / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    command = [sys.executable, "-m", "propulsion", "eval", str(finished / "run.yaml")]
-    done = subprocess.run(
-        [*command, "--adapter", "tiny", "--set", f"base={other}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = propulsion(
+        "eval", str(finished / "run.yaml"), "--adapter", "tiny", "--set", f"base={other}"
     )
     assert done.returncode == 2
     assert "tiny@v1" in done.stderr

@@ -12,7 +12,7 @@ from trainer.config.section import Section
 class AnswerTask(Section):
     """A causal LM generates an answer, which is compared with the record's."""
 
-    type: Literal["answer"] = "answer"
+    type: Literal["answer"] = Field("answer", description="Chooses this task.")
     answer: Literal["text", "choice", "number"] = Field(
         "text",
         description=(
@@ -26,13 +26,13 @@ class AnswerTask(Section):
 class CausalLMTask(Section):
     """A causal LM learns the target, and is judged by how likely it finds it."""
 
-    type: Literal["causal_lm"]
+    type: Literal["causal_lm"] = Field(description="Chooses this task.")
 
 
 class ClassificationTask(Section):
     """A head on the model chooses one of several classes for a text or a pair of texts."""
 
-    type: Literal["classification"]
+    type: Literal["classification"] = Field(description="Chooses this task.")
     metric: Literal["accuracy", "f1", "matthews_corrcoef"] = Field(
         "accuracy",
         description=(
@@ -45,7 +45,7 @@ class ClassificationTask(Section):
 class RegressionTask(Section):
     """A head on the model gives a number for a text or a pair of texts, as in STS-B."""
 
-    type: Literal["regression"]
+    type: Literal["regression"] = Field(description="Chooses this task.")
     metric: Literal["pearson", "spearman"] = Field(
         "pearson", description="Correlation that tells the better adapter."
     )
@@ -54,7 +54,7 @@ class RegressionTask(Section):
 class QuestionAnsweringTask(Section):
     """A head on the model marks the answer to a question in a context, as in SQuAD."""
 
-    type: Literal["question_answering"]
+    type: Literal["question_answering"] = Field(description="Chooses this task.")
     metric: Literal["f1", "exact"] = Field("f1", description="Score that tells the better adapter.")
     doc_stride: int = Field(
         128,
@@ -78,7 +78,7 @@ class QuestionAnsweringTask(Section):
 class SummarizationTask(Section):
     """A causal LM or an encoder-decoder writes a summary, which is judged by ROUGE."""
 
-    type: Literal["summarization"]
+    type: Literal["summarization"] = Field(description="Chooses this task.")
     metric: Literal["rouge1", "rouge2", "rougeLsum"] = Field(
         "rougeLsum", description="Score that tells the better adapter."
     )
@@ -95,7 +95,7 @@ class SummarizationTask(Section):
 class TokenClassificationTask(Section):
     """A head on the model tags each word of a sentence, as in named-entity recognition."""
 
-    type: Literal["token_classification"]
+    type: Literal["token_classification"] = Field(description="Chooses this task.")
     metric: Literal["f1", "accuracy"] = Field(
         "f1", description="Score that tells the better adapter; f1 is that of whole entities."
     )

@@ -81,7 +81,7 @@ def build_on_meta(run: RunConfig, base: str | Path) -> tuple[AdaptedModel, Model
         model = _build(config, auto_model, run, str(base))
         count = _count_base(model)
         try:
-            adapted = AdaptedModel(model, run, task_type)
+            adapted = AdaptedModel(model, run.model_copy(update={"base": str(base)}), task_type)
         except PropulsionError:
             raise
         except ValueError as error:
@@ -97,13 +97,17 @@ def _read_config(run: RunConfig, base: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base, **_head_options(run))
+        config = AutoConfig.from_pretrained(base, **_head_options(run))
     except (OSError, ValueError, KeyError) as error:
         why = str(error).partition("\n")[0]
         raise ConfigError(
             f"base {base!r}: its configuration cannot be read ({why}). A plan needs nothing else: "
             "give --base FOLDER, where FOLDER holds the base's config.json"
         ) from error
+    if getattr(config, "pad_token_id", None) is None:
+        # Any will do; without one a head on a decoder takes no batch.
+        config.pad_token_id = 0
+    return config
 
 
 def _head_options(run: RunConfig) -> dict[str, Any]:

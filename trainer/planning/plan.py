@@ -74,7 +74,8 @@ def make_plan(
 
     Args:
         run: the run.
-        gpus_per_node, nodes: their product is the number of ranks.
+        gpus_per_node: ranks of each node.
+        nodes: how many there are.
         base: folder with the base's `config.json`, if it is not where the run says.
 
     Raises:
@@ -116,7 +117,7 @@ def _memory(run: RunConfig, counts: ModelCounts, world_size: int) -> list[Memory
         # A quantised base cannot be partitioned.
         placements = [placement for placement in placements if placement.stage < 3]
     size = counts.frozen_bytes(run.deepspeed.dtype, run.deepspeed.quantization)
-    trained = sum(counts.trained.values())
+    trained = list(counts.trained.values())
     per_weight = size / counts.base
     return [
         MemoryRow(
@@ -129,7 +130,7 @@ def _memory(run: RunConfig, counts: ModelCounts, world_size: int) -> list[Memory
                 trained=trained,
                 per_trained=adapter_bytes(placement.stage),
                 gathered_bytes=(counts.largest_layer + counts.persistent) * per_weight
-                + trained * adapter_bytes(3).weight,
+                + sum(trained) * adapter_bytes(3).weight,
             ),
         )
         for placement in placements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.config.deepspeed import Offload
@@ -34,8 +35,8 @@ class TrainedBytes:
     gradient: int
     """That the optimiser steps by."""
     staging: int
-    """The copy that the way to the optimiser takes where gradients or states are elsewhere: at
-    stage 3, and with an offloaded optimiser."""
+    """Copy of a gradient on its way to the optimiser: of all of them with an offloaded optimiser,
+    else of the adapter that is stepped."""
     master: int
     """Copy of the weight that the optimiser steps; 0 where it steps the weight itself."""
     moments: int = 8
@@ -74,7 +75,7 @@ def state_memory(
     world_size: int,
     *,
     frozen_bytes: float,
-    trained: int,
+    trained: Sequence[int],
     per_trained: TrainedBytes,
     gathered_bytes: float,
 ) -> StateMemory:
@@ -82,19 +83,22 @@ def state_memory(
 
     Args:
         frozen_bytes: of all weights that are not trained.
-        trained: trained parameters.
-        per_trained: what each of them takes.
+        trained: trained parameters of each adapter; they are stepped one adapter at a time.
+        per_trained: what each parameter takes.
         gathered_bytes: most that stage 3 gathers at a time.
     """
-    stage, share = placement.stage, trained / world_size
-    weights = frozen_bytes + trained * per_trained.weight
+    stage, total = placement.stage, sum(trained)
+    weights = frozen_bytes + total * per_trained.weight
     gathered = 0.0
     if stage == 3:
         weights, gathered = weights / world_size, gathered_bytes
-    staged = stage == 3 or placement.offload_optimizer is not None
-    kept = trained if stage < 2 and placement.offload_optimizer is None else share
-    gradients = kept * per_trained.gradient + share * (per_trained.staging if staged else 0)
-    optimizer = (trained if stage == 0 else share) * (per_trained.master + per_trained.moments)
+    offloads = placement.offload_optimizer is not None
+    kept = total if stage < 2 and not offloads else total / world_size
+    staged = _staged(stage, trained, offloads) / world_size
+    gradients = kept * per_trained.gradient + staged * per_trained.staging
+    optimizer = total * (per_trained.master + per_trained.moments)
+    if stage > 0:
+        optimizer /= world_size
     elsewhere: dict[str, float] = {"cpu": 0.0, "nvme": 0.0}
     if placement.offload_optimizer is not None:
         elsewhere[placement.offload_optimizer] += gradients + optimizer
@@ -103,3 +107,13 @@ def state_memory(
         elsewhere[placement.offload_param] += weights
         weights = 0.0
     return StateMemory(weights, gathered, gradients, optimizer, elsewhere["cpu"], elsewhere["nvme"])
+
+
+def _staged(stage: int, trained: Sequence[int], offloads: bool) -> int:
+    """Trained parameters whose gradient is there twice at the step, over all ranks."""
+    if offloads:
+        return sum(trained)
+    if stage == 0 or (stage < 3 and len(trained) == 1):
+        # At stages 1 and 2 gradients lie in one buffer, which the last adapter's step frees.
+        return 0
+    return max(trained, default=0)

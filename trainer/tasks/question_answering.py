@@ -50,7 +50,11 @@ class QuestionAnswering(Task):
         return {"num_labels": 2}
 
     def windows(self, record: Question) -> list[Window]:
-        """The rows that the record's context is cut into."""
+        """The rows that the record's context is cut into.
+
+        They have no token types: PEFT's model for this task keeps them from the base, so whoever
+        loads the adapter would have it read other rows than it was trained on.
+        """
         return context_windows(
             self.tokenizer,
             record,
@@ -77,7 +81,7 @@ class QuestionAnswering(Task):
         for window in self.windows(record):
             null = (window.null, window.null)
             labels = window.position(record.answers[0]) if record.answers else null
-            rows.append(EncodedRecord(window.ids, labels, 1, window.token_type_ids))
+            rows.append(EncodedRecord(window.ids, labels, 1))
         return rows
 
     def collate(self, rows: Sequence[EncodedRecord]) -> dict[str, torch.Tensor]:
@@ -107,7 +111,7 @@ class QuestionAnswering(Task):
         windows = [
             (i, window) for i, record in enumerate(records) for window in self.windows(record)
         ]
-        rows = [EncodedRecord(window.ids, None, 0, window.token_type_ids) for _, window in windows]
+        rows = [EncodedRecord(window.ids, None, 0) for _, window in windows]
         nulls = [0.0] * len(rows)
         spans: list[Span | None] = [None] * len(rows)
         for batch, outputs in forward_passes(

@@ -36,21 +36,26 @@ def complete(
         ConfigError: nothing answers there, or the server does not know the model or the key.
         PropulsionError: it refused a prompt or failed.
     """
-    root = url.rstrip("/").removesuffix("/v1")
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    limits = httpx.Limits(max_connections=concurrency)
-    with (
-        httpx.Client(
-            base_url=root, headers=headers, timeout=SECONDS_PER_ANSWER, limits=limits
-        ) as client,
-        ThreadPoolExecutor(concurrency) as pool,
-    ):
+    try:
+        client = httpx.Client(
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            headers=headers,
+            timeout=SECONDS_PER_ANSWER,
+            limits=httpx.Limits(max_connections=concurrency),
+        )
+    except httpx.InvalidURL as error:
+        raise ConfigError(
+            f"{url!r} is not a URL ({error}): give one as http://host:8000"
+        ) from error
+    with client, ThreadPoolExecutor(concurrency) as pool:
         futures = [
             pool.submit(_complete_one, client, model_name, prompt, max_tokens) for prompt in prompts
         ]
         try:
             return [future.result() for future in futures]
         except BaseException:
+            # One refusal is one for all; those that wait need not be sent.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -66,7 +71,7 @@ def _complete_one(
     }
     try:
         response = client.post("/v1/completions", json=body)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except httpx.TransportError as error:
         raise ConfigError(
             f"{client.base_url}: the server cannot be reached ({error}): check the URL and that "
             "it is running"

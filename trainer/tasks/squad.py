@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from trainer.data.records import AnswerSpan, Question
-from trainer.tasks.texts import token_types
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,6 @@ class Window:
     """A question with as much of its context as fits into a row."""
 
     ids: tuple[int, ...]
-    token_type_ids: tuple[int, ...] | None
     offsets: tuple[tuple[int, int] | None, ...]
     """Of each token its characters in the context; None for all that is not context."""
     null: int
@@ -69,8 +67,7 @@ def context_windows(
             (span[0], span[1]) if side == 1 and span[0] < span[1] else None
             for side, span in zip(sides, encoded["offset_mapping"][index], strict=True)
         )
-        types = token_types(encoded, index)
-        windows.append(Window(tuple(ids), types, offsets, _null_position(tokenizer, ids)))
+        windows.append(Window(tuple(ids), offsets, _null_position(tokenizer, ids)))
     return windows
 
 

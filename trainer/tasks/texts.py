@@ -57,13 +57,11 @@ class TextHeadTask(Task):
         return torch.stack(found) if found else torch.empty(0, 1)
 
 
-def token_types(encoded: Any, index: int | None = None) -> tuple[int, ...] | None:
-    """The tokenizer's `token_type_ids`, of its window `index` if it gave several.
+def token_types(encoded: Any) -> tuple[int, ...] | None:
+    """The tokenizer's `token_type_ids`.
 
     Left out where all are 0, which models take them for; some that do not know types would take
     them for tokens.
     """
     types = encoded.get("token_type_ids")
-    if types is not None and index is not None:
-        types = types[index]
     return tuple(types) if types is not None and any(types) else None

@@ -35,9 +35,9 @@ def existing_bytes(bucket: int) -> int:
     return sum(sizes.values())
 
 
-def measure(folder: Path, index: int) -> int:
+def measure(folder: Path, index: int, num_adapters: int) -> int:
     """Bytes at the second step, when the moments are there."""
-    run = tiny_run(folder, PLACEMENTS[index])
+    run = tiny_run(folder, PLACEMENTS[index], num_adapters)
     base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(run.base)).bfloat16()
     adapted = AdaptedModel(base, run, "CAUSAL_LM")
     settings = dict(zip(adapted.names, (job.training for job in run.jobs), strict=True))
@@ -53,7 +53,7 @@ def measure(folder: Path, index: int) -> int:
     optimizer.step = measured_step  # type: ignore[method-assign]
     ids = torch.zeros(len(run.jobs), 8, dtype=torch.int64)
     for _ in range(2):
-        optimizer.begin_step({name: 1e-3 for name in adapted.names})
+        optimizer.begin_step(dict.fromkeys(adapted.names, 1e-3))
         with adapted.mixed(range(len(run.jobs)), range(len(run.jobs))):
             loss = engine(input_ids=ids).logits.float().square().mean()
         engine.backward(loss)
@@ -65,4 +65,5 @@ def measure(folder: Path, index: int) -> int:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    json.dump(measure(Path(sys.argv[1]), int(sys.argv[2])), Path(sys.argv[3]).open("w"))
+    folder, index, num_adapters, found = sys.argv[1:]
+    Path(found).write_text(json.dumps(measure(Path(folder), int(index), int(num_adapters))))

@@ -26,8 +26,8 @@ PLACEMENTS = [
 ]
 
 
-def tiny_run(folder: Path, placement: Placement) -> RunConfig:
-    """Two adapters with so many vectors that the rest of the tiny model does not hide them."""
+def tiny_run(folder: Path, placement: Placement, num_adapters: int) -> RunConfig:
+    """Adapters with so many vectors that the rest of the tiny model does not hide them."""
     LlamaConfig(
         vocab_size=256,
         hidden_size=128,
@@ -47,7 +47,7 @@ def tiny_run(folder: Path, placement: Placement) -> RunConfig:
         "adapter": {"preset": "all", "num_vectors": 16},
         "data": {"train": "a.json", "test": "b.json", "records": {"format": "instruction"}},
         "training": {"steps": 2},
-        "adapters": {"first": {}, "second": {"adapter": {"degree": 3}}},
+        "adapters": {f"degree-{k}": {"adapter": {"degree": k}} for k in range(1, num_adapters + 1)},
         "deepspeed": deepspeed,
     }
     path = folder / "run.yaml"
@@ -63,17 +63,22 @@ def free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(PLACEMENTS)), ids=lambda i: PLACEMENTS[i].name)
-def test_the_plan_is_the_memory_of_a_step(index: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_adapters", [1, 3])
+def test_the_plan_is_the_memory_of_a_step(num_adapters: int, index: int, tmp_path: Path) -> None:
     found = tmp_path / "bytes.json"
     process = subprocess.run(
-        [sys.executable, "-m", "tests.trainer.planning.measure", tmp_path, str(index), found],
+        [
+            *[sys.executable, "-m", "tests.trainer.planning.measure"],
+            *[tmp_path, str(index), str(num_adapters), found],
+        ],
         cwd=ROOT,
         env={**os.environ, "DS_ACCELERATOR": "cpu", "MASTER_PORT": str(free_port())},
         capture_output=True,
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    plan = make_plan(tiny_run(tmp_path, PLACEMENTS[index]), gpus_per_node=1)
+    run = tiny_run(tmp_path, PLACEMENTS[index], num_adapters)
+    plan = make_plan(run, gpus_per_node=1)
     (own,) = [row.states for row in plan.memory if row.is_own]
     base = 2 * plan.counts.base
     # One rank holds all, so nothing is gathered; host and device are the same here.
@@ -81,4 +86,6 @@ def test_the_plan_is_the_memory_of_a_step(index: int, tmp_path: Path) -> None:
     measured = json.loads(found.read_text())
     assert measured == pytest.approx(wanted, rel=0.1)
     # Without the base, which would hide what is wrong with the rest.
-    assert (measured - base) / plan.trained == pytest.approx((wanted - base) / plan.trained, rel=0.1)
+    assert (measured - base) / plan.trained == pytest.approx(
+        (wanted - base) / plan.trained, rel=0.1
+    )

@@ -1,4 +1,4 @@
-"""The formula against DeepSpeed's estimators, which take every parameter to be trained in 16 bit."""
+"""The formula against DeepSpeed's estimators, for which all parameters are trained in 16 bit."""
 
 import os
 
@@ -28,7 +28,7 @@ def whole_model_trained(
         placement,
         gpus,
         frozen_bytes=0,
-        trained=PARAMETERS[name],
+        trained=[PARAMETERS[name]],
         per_trained=per,
         gathered_bytes=4 * EMBEDDINGS[name],
     )
@@ -93,7 +93,7 @@ def test_a_frozen_base_is_divided_at_stage_3_only() -> None:
             Placement(stage),
             8,
             frozen_bytes=8e9,
-            trained=0,
+            trained=[],
             per_trained=adapter_bytes(stage),
             gathered_bytes=0,
         ).weights
@@ -107,7 +107,7 @@ def test_nvme_is_told_apart_from_the_host() -> None:
         Placement(3, "nvme", "cpu"),
         2,
         frozen_bytes=1000,
-        trained=100,
+        trained=[60, 40],
         per_trained=adapter_bytes(3),
         gathered_bytes=70,
     )

@@ -121,3 +121,18 @@ def test_generation_settings_of_a_base_do_not_change_what_it_finds_likely(
         assert case.predict(case.records, 5) == expected
     finally:
         settings.repetition_penalty, settings.no_repeat_ngram_size = None, None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fresh_adapter_predicts_what_the_base_does_and_trains_the_head(name: str) -> None:
+    from peft import get_peft_model
+
+    from propulsion import PropulsionConfig
+
+    case = make_case(name)
+    expected = case.predict(case.records, 2)
+    config = PropulsionConfig(preset="attn", degree=3, task_type=case.task.peft_type)
+    case.model = get_peft_model(case.model, config)
+    assert case.predict(case.records, 2) == expected
+    trained = [path for path, p in case.model.named_parameters() if p.requires_grad]
+    assert any("modules_to_save" in path for path in trained) == case.task.has_head

@@ -1,0 +1,1 @@
+"""Propulsion beside other methods of fine-tuning, and its own ablations."""
