@@ -34,8 +34,7 @@ def mixed_head(
         PropulsionError: the module does not see the samples in its first dimension.
     """
     if len(batch.names) == 1:
-        output: torch.Tensor = _copy(wrapper, batch.names[0])(values, *args, **kwargs)
-        return output
+        return _run(_copy(wrapper, batch.names[0]), values, *args, **kwargs)
     if values.shape[0] != len(batch.adapter_names):
         raise PropulsionError(
             f"adapter_names names {len(batch.adapter_names)} samples, but a module of "
@@ -46,15 +45,24 @@ def mixed_head(
         rows = [row for row, other in enumerate(batch.adapter_names) if other == name]
         if rows:
             chosen = values.index_select(0, batch.tensor(rows))
-            outputs.append(_copy(wrapper, name)(chosen, *args, **kwargs))
+            outputs.append(_run(_copy(wrapper, name), chosen, *args, **kwargs))
             order += rows
         else:
-            unused.append(_copy(wrapper, name)(torch.zeros_like(values[:1]), *args, **kwargs))
+            nothing = torch.zeros_like(values[:1])
+            unused.append(_run(_copy(wrapper, name), nothing, *args, **kwargs))
     places = sorted(range(len(order)), key=order.__getitem__)
     result = torch.cat(outputs).index_select(0, batch.tensor(places))
     for output in unused:
         result = result + 0.0 * output.sum()
     return result
+
+
+def _run(copy: nn.Module, values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    # A copy that is trained may be wider than the frozen base around it.
+    dtype = next((p.dtype for p in copy.parameters() if p.is_floating_point()), values.dtype)
+    wide = values.to(dtype) if values.is_floating_point() else values
+    output: torch.Tensor = copy(wide, *args, **kwargs)
+    return output
 
 
 def _copy(wrapper: ModulesToSaveWrapper, name: str) -> nn.Module:

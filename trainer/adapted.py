@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ class AdaptedModel:
         self.model: Any = get_peft_model(base, configs[0], adapter_name=self.names[0])
         for name, config in zip(self.names[1:], configs[1:], strict=True):
             self.model.add_adapter(name, config)
-        for parameters in self.parameters.values():
-            for parameter in parameters.values():
-                parameter.requires_grad_(True)
+        for parameter in self.all_parameters.values():
+            parameter.requires_grad_(True)
+            if not hasattr(parameter, "ds_id"):
+                # Heads come in the base's dtype, in which small steps would be lost.
+                parameter.data = parameter.data.float()
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
         """Adapter → path → parameter of all that is trained."""
         found: dict[str, dict[str, torch.nn.Parameter]] = {name: {} for name in self.names}

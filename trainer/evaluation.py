@@ -11,7 +11,8 @@ from trainer.data.records import Record
 from trainer.tasks.task import Scores, Task
 
 
-@torch.inference_mode()
+# Not inference mode: ZeRO-3 gathers weights in it that then take part in no backward pass.
+@torch.no_grad()
 def evaluate(
     model: Any,
     task: Task,

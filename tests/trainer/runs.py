@@ -12,7 +12,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 WORDS = [
     "the",
@@ -32,7 +38,7 @@ WORDS = [
 ]
 
 
-def save_tiny_base(folder: Path) -> Path:
+def save_tiny_base(folder: Path, hidden_size: int = 32) -> Path:
     """A random LLaMA with a word tokenizer, as a folder."""
     vocabulary = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "?", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -47,14 +53,44 @@ def save_tiny_base(folder: Path) -> Path:
     LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(vocabulary),
-            hidden_size=32,
-            intermediate_size=48,
+            hidden_size=hidden_size,
+            intermediate_size=hidden_size * 3 // 2,
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=1,
             bos_token_id=1,
             eos_token_id=2,
             pad_token_id=0,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_encoder(folder: Path) -> Path:
+    """A random BERT with a word tokenizer, as a folder."""
+    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
     ).save_pretrained(folder)
     return folder

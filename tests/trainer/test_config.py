@@ -19,10 +19,10 @@ def change(path: Path, section: str, key: str, value: object) -> Path:
 
 def test_relative_paths_are_relative_to_the_run_file(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "a", tmp_path))
-    assert run.data.train == tmp_path / "a" / "train.tsv"
+    assert run.job.data.train == tmp_path / "a" / "train.tsv"
     assert run.output_dir == tmp_path / "a" / "out"
-    assert run.publish is not None
-    assert run.publish.store == tmp_path / "a" / "store"
+    assert run.job.publish is not None
+    assert run.job.publish.store == tmp_path / "a" / "store"
 
 
 def test_unknown_key_is_named_with_a_suggestion(tmp_path: Path) -> None:
@@ -71,7 +71,9 @@ def test_file_that_is_missing_or_no_yaml_is_named(tmp_path: Path) -> None:
 def test_overrides_replace_the_files_values(tmp_path: Path) -> None:
     path = write_run(tmp_path, tmp_path)
     run = load_run(path, ["training.steps=9", "seed=4", "adapter.target_modules=[q_proj]"])
-    assert (run.training.steps, run.seed, run.adapter.target_modules) == (9, 4, ["q_proj"])
+    job = run.job
+    assert (job.training.steps, run.seed, job.adapter.target_modules) == (9, 4, ["q_proj"])
+    assert job.seed == 4
     with pytest.raises(ConfigError, match=r"--set takes section\.key=value"):
         load_run(path, ["training.steps"])
     with pytest.raises(ConfigError, match="'name' is not a section"):
@@ -84,9 +86,76 @@ def test_tsv_without_header_needs_column_numbers(tmp_path: Path) -> None:
         load_run(path, ["data.records.header=false"])
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/*.yaml")), ids=lambda p: p.name)
-def test_every_example_is_a_valid_run(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("demo/*.yaml")), ids=lambda p: p.name)
+def test_every_demo_run_finds_its_files(path: Path) -> None:
     run = load_run(path)
-    assert run.data.train.is_file()
-    assert run.data.test.is_file()
+    assert run.job.data.train.is_file()
+    assert run.job.data.test.is_file()
     assert Path(run.base).is_dir()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/*.yaml")), ids=str)
+def test_every_example_is_a_valid_run(path: Path) -> None:
+    assert load_run(path).jobs
+
+
+def test_adapters_take_what_they_do_not_set_from_the_file(tmp_path: Path) -> None:
+    adapters = {
+        "first": None,
+        "second": {"adapter": {"degree": 7}, "training": {"lr": 0.5}, "seed": 9},
+    }
+    run = load_run(write_run(tmp_path, tmp_path, adapters=adapters, seed=2))
+    first, second = run.jobs
+    assert (first.name, first.seed, first.adapter.degree, first.training.lr) == (
+        "first",
+        2,
+        3,
+        0.02,
+    )
+    assert (second.name, second.seed, second.adapter.degree, second.training.lr) == (
+        "second",
+        9,
+        7,
+        0.5,
+    )
+    assert second.adapter.preset == first.adapter.preset == "all"
+    assert second.training.steps == 6
+
+
+def test_records_of_another_format_replace_the_files_whole(tmp_path: Path) -> None:
+    adapters = {"gsm": {"data": {"records": {"format": "gsm8k"}}}}
+    run = load_run(write_run(tmp_path, tmp_path, adapters=adapters))
+    assert run.job.data.records.format == "gsm8k"
+
+
+def test_sweep_makes_an_adapter_of_each_combination(tmp_path: Path) -> None:
+    sweep = {"training.lr": [0.001, 0.01], "adapter.degree": [5, 15, 25]}
+    run = load_run(write_run(tmp_path, tmp_path, sweep=sweep))
+    found = {job.name: (job.training.lr, job.adapter.degree) for job in run.jobs}
+    assert found == {
+        f"tiny-lr-{lr}-degree-{degree}": (lr, degree)
+        for lr in (0.001, 0.01)
+        for degree in (5, 15, 25)
+    }
+    assert {job.adapter.preset for job in run.jobs} == {"all"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adapters": {"a": {"task": {}}}}, "'task' cannot differ between the adapters"),
+        ({"adapters": {"a": {"training": {"stepz": 1}}}}, r"adapters\.a\.training\.stepz"),
+        ({"sweep": {"deepspeed.stage": [1, 2]}}, "'deepspeed' cannot differ"),
+        ({"sweep": {"training.lr": []}}, r"sweep\.training\.lr"),
+        ({"training": {"steps": 1, "early_stop": {}}}, "eval_every"),
+        ({"deepspeed": {"stage": 2, "offload_param": "cpu"}}, "needs stage 3"),
+        ({"deepspeed": {"stage": 3, "offload_param": "nvme"}}, "nvme_path"),
+        ({"deepspeed": {"stage": 3, "quantization": "nf4"}}, "cannot be partitioned"),
+        ({"data": {}}, r"data\.train: Field required"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run(write_run(tmp_path, tmp_path, **changes))

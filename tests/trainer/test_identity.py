@@ -28,7 +28,13 @@ def test_what_decides_the_weights_counts(run_file: Path, setting: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["training.checkpoint_every=7", "output_dir=b", "deepspeed.stage=3", "data.test_limit=3"],
+    [
+        "checkpoints.every=7",
+        "output_dir=b",
+        "batching.packing=true",
+        "deepspeed.stage=3",
+        "data.test_limit=3",
+    ],
 )
 def test_what_does_not_decide_them_does_not(run_file: Path, setting: str) -> None:
     assert identity(run_file, setting) == identity(run_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,7 @@ def ablate(
     All variants are adapters that are trained together over one base. Writes ablation.md,
     ablation.json and a plot for each ablation. The same command continues what was cut off.
     """
-    from trainer.comparison.ablating import ablate_and_write
+    from trainer.comparison.ablation_output import ablate_and_write
     from trainer.config import load_run
 
     run = load_run(run_file, overrides)
@@ -103,8 +104,7 @@ def ablate(
     )
 
 
-def _stopping_cleanly(work: object) -> None:
-    assert callable(work)
+def _stopping_cleanly(work: Callable[[], object]) -> None:
     try:
         work()
     except KeyboardInterrupt:

@@ -31,6 +31,10 @@ class Measured:
     """Step → score, at each evaluation."""
     train_seconds: float = 0.0
     """In steps, evaluations aside."""
+    step_seconds: float = 0.0
+    """Of the median step, which what else the machine does disturbs least."""
+    cpu_step_seconds: float | None = None
+    """Of the processor in the median step, all threads; None on a GPU."""
     wall_seconds: float = 0.0
     """Of loading, training and evaluating."""
     peak_bytes: int = 0

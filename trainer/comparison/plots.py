@@ -114,10 +114,19 @@ def _efficiency(done: Sequence[Outcome], title: str) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     names = [outcome.method.title for outcome in done]
     colors = [_look(outcome)["color"] for outcome in done]
-    seconds = [statistics.fmean(run.train_seconds for run in o.runs) for o in done]
+    runs = [run for outcome in done for run in outcome.runs]
+    by_processor = all(run.cpu_step_seconds is not None for run in runs)
+    milliseconds = [
+        statistics.fmean(
+            1000 * ((run.cpu_step_seconds or 0.0) if by_processor else run.step_seconds)
+            for run in outcome.runs
+        )
+        for outcome in done
+    ]
+    what = "processor time of" if by_processor else "time of"
     memory = [statistics.fmean(run.peak_bytes / _MIB for run in o.runs) for o in done]
     for axis, values, label in (
-        (left, seconds, "seconds in training steps"),
+        (left, milliseconds, f"{what} the median step, ms"),
         (right, memory, "peak memory, MiB"),
     ):
         bars = axis.barh(names, values, color=colors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from trainer.comparison.worker import FAILED, INTERRUPTED, Order
 
 _PATIENCE = 30.0
 """Seconds that a worker has to stop when it is interrupted."""
+_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What would tell a worker that it is one of several."""
 
 
 def run_worker(order: Order) -> str | None:
@@ -27,7 +31,8 @@ def run_worker(order: Order) -> str | None:
     command = [sys.executable, "-m", "trainer.comparison.worker", str(path)]
     with log_file.open("ab") as log:
         began = log.tell()
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        environment = {name: value for name, value in os.environ.items() if name not in _RANK}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             status = process.wait()
         except KeyboardInterrupt:
@@ -42,8 +47,6 @@ def run_worker(order: Order) -> str | None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    import signal
-
     process.send_signal(signal.SIGINT)
     try:
         process.wait(_PATIENCE)

@@ -20,9 +20,11 @@ _HEAD = (
     "% of base",
     "steps to 90 %",
     "training, s",
+    "step, ms",
+    "step, CPU ms",
     "peak memory, MiB",
 )
-MEMORY = {
+_MEMORY = {
     "cuda": "most bytes allocated on the GPU (`torch.cuda.max_memory_allocated`)",
     "rss": (
         "largest resident set of the process, less that after the imports and before the base was "
@@ -35,7 +37,7 @@ def markdown(comparison: Comparison, made_with: dict[str, str]) -> str:
     """The table, and below it what it means."""
     request = comparison.request
     rows = [_row(outcome) for outcome in comparison.outcomes]
-    rows += [[title, *["not yet run", "", "", "", "", "", ""]] for title in NOT_RUN]
+    rows += [[title, *["not yet run", *[""] * (len(_HEAD) - 2)]] for title in NOT_RUN]
     lines = [f"# {request.run.name}: methods compared", ""]
     lines += ["| " + " | ".join(_HEAD) + " |", "| --- " + "| ---: " * (len(_HEAD) - 1) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -81,7 +83,7 @@ def _row(outcome: Outcome) -> list[str]:
     title = outcome.method.title
     if outcome.failure is not None or not outcome.runs:
         reason = (outcome.failure or "").replace("|", "\\|").replace("\n", " ")
-        return [title, f"{outcome.lr:g}", f"failed: {reason}", "", "", "", "", ""]
+        return [title, f"{outcome.lr:g}", f"failed: {reason}", *[""] * (len(_HEAD) - 3)]
     runs, first = outcome.runs, outcome.runs[0]
     return [
         title,
@@ -91,8 +93,15 @@ def _row(outcome: Outcome) -> list[str]:
         f"{100 * first.trainable_parameters / first.base_parameters:.3f}",
         _steps(runs),
         spread([run.train_seconds for run in runs], 1),
+        spread([1000 * run.step_seconds for run in runs], 0),
+        _milliseconds([run.cpu_step_seconds for run in runs]),
         spread([run.peak_bytes / _MIB for run in runs], 0),
     ]
+
+
+def _milliseconds(values: Sequence[float | None]) -> str:
+    known = [1000 * value for value in values if value is not None]
+    return spread(known, 0) if known else ""
 
 
 def _steps(runs: Sequence[Measured]) -> str:
@@ -121,7 +130,8 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(
             "Trainable: a head included, if the task has one. Steps to 90 %: the first evaluation "
             "within a tenth of the run's own best. Training: seconds in steps, without loading and "
-            f"evaluation. Peak memory: {MEMORY[one.memory_kind]}."
+            "evaluation; a step: the median one, on the wall and of the processor (which other "
+            f"processes do not disturb). Peak memory: {_MEMORY[one.memory_kind]}."
         )
     if comparison.holdout is not None:
         held = comparison.holdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -59,13 +60,15 @@ def carry_out(order: Order) -> Measured | None:
         return None
     from trainer.comparison.memory import PeakMemory
     from trainer.comparison.other_methods import adapt_as
+    from trainer.comparison.step_clock import StepClock
 
     adapt = adapt_as(order.method)
     sizes: list[int] = []
+    clock = StepClock()
 
     def adapt_and_count(base: Any, run: RunConfig, task_type: str) -> Any:
         sizes.append(sum(parameter.numel() for parameter in base.parameters()))
-        return adapt(base, run, task_type)
+        return clock.watch(adapt(base, run, task_type))
 
     _import_the_rest()
     memory = PeakMemory()
@@ -75,6 +78,8 @@ def carry_out(order: Order) -> Measured | None:
     result = train(order.run, adapt=adapt_and_count, overwrite=overwrite)
     wall_seconds = time.perf_counter() - began
     one = result.only
+    text = (order.run.output_dir / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     return Measured(
         identity=order.identity,
         metric=one.metric,
@@ -85,8 +90,10 @@ def carry_out(order: Order) -> Measured | None:
         num_test=one.num_test,
         base_parameters=sizes[0],
         trainable_parameters=one.trainable_parameters,
-        curve=_curve(order.run.output_dir, one.metric),
+        curve=_curve(lines, one.metric),
         train_seconds=result.train_seconds,
+        step_seconds=statistics.median(line["seconds"] for line in lines if "loss" in line),
+        cpu_step_seconds=clock.median() if memory.kind == "rss" else None,
         wall_seconds=wall_seconds,
         peak_bytes=memory.bytes(),
         memory_kind=memory.kind,
@@ -104,12 +111,9 @@ def _import_the_rest() -> None:
     from transformers import Trainer  # noqa: F401
 
 
-def _curve(output_dir: Path, metric: str) -> tuple[tuple[int, float], ...]:
-    curve: dict[int, float] = {}
-    for line in (output_dir / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if metric in entry.get("scores", {}):
-            curve[entry["step"]] = entry["scores"][metric]
+def _curve(lines: list[dict[str, Any]], metric: str) -> tuple[tuple[int, float], ...]:
+    # A step that was done again after an interruption counts as it was the last time.
+    curve = {line["step"]: line["scores"][metric] for line in lines if "scores" in line}
     return tuple(sorted(curve.items()))
 
 

@@ -81,7 +81,7 @@ class RunFile(Section):
     data: DataSection | None = None
     training: TrainingSection | None = None
     publish: PublishSection | None = None
-    adapters: dict[Name, dict[str, Any]] = Field(
+    adapters: dict[Name, dict[str, Any] | None] = Field(
         {},
         description=(
             "Several adapters trained together: name → the keys of `seed`, `adapter`, `data`, "

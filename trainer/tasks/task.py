@@ -108,7 +108,7 @@ class Task(ABC):
         """What the model says of each record.
 
         Args:
-            model: a transformers or PEFT model; calls run under `torch.inference_mode` in eval
+            model: a transformers or PEFT model; calls run under `torch.no_grad` in eval
                 mode, which the caller has seen to.
             records: on this rank.
             batch_size: records per call.
