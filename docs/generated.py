@@ -78,17 +78,14 @@ def _fields(model: Any) -> list[str]:
 def _rows(model: Any, prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
-        nested = next(
-            (
-                t
-                for t in (field.annotation, *get_args(field.annotation))
-                if hasattr(t, "model_fields")
-            ),
-            None,
-        )
-        if nested is not None:
-            rows += [f"| `{prefix}{name}` | | {field.description or nested.__doc__} |"]
-            rows += _rows(nested, f"{prefix}{name}.")
+        nested = _models(field.annotation)
+        if nested:
+            meaning = field.description or (nested[0].__doc__ if len(nested) == 1 else "One of:")
+            rows += [f"| `{prefix}{name}` | | {meaning} |"]
+            for one in nested:
+                if len(nested) > 1:
+                    rows += [f"| `{prefix}{name}` with `{_tag(one)}` | | {one.__doc__} |"]
+                rows += _rows(one, f"{prefix}{name}.")
             continue
         default = (
             "required"
@@ -97,6 +94,22 @@ def _rows(model: Any, prefix: str) -> list[str]:
         )
         rows.append(f"| `{prefix}{name}` | {default} | {field.description} |".replace("`None`", ""))
     return rows
+
+
+def _models(annotation: Any) -> list[Any]:
+    """The sections that a key may hold."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tag(model: Any) -> str:
+    """What tells a section of a union from the others, as `type: answer`."""
+    return next(
+        f"{name}: {get_args(field.annotation)[0]}"
+        for name, field in model.model_fields.items()
+        if name in ("type", "format")
+    )
 
 
 def _commands() -> str:

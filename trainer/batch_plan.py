@@ -35,7 +35,8 @@ def plan_passes(
 
     Args:
         rows: the step's records of each job, over all ranks.
-        rank, world_size: whose passes.
+        rank: whose passes.
+        world_size: how many ranks there are.
         micro_batch_size: most rows of a pass; None for all at once.
         pack_lengths: most tokens of a packed row of each job; None for a row per record.
     """

@@ -30,7 +30,8 @@ def evaluate(
         task: says how answers come about and what they are worth.
         records: all of them, on every rank.
         batch_size: records per call of the model and rank.
-        rank, world_size: which share is this rank's.
+        rank: which share is this rank's.
+        world_size: how many shares there are.
         partitioned: ZeRO-3 divides the weights, so that all ranks must call the model together.
     """
     together = partitioned and world_size > 1

@@ -40,7 +40,8 @@ def finish_adapter(
         weights: path → whole tensor of what is trained.
         scores: of the weights; None if they diverged, which is then all that is told of them.
         trivial_score: of always giving the most frequent answer.
-        num_test, trainable_parameters: to be told.
+        num_test: test records, to be told.
+        trainable_parameters: to be told.
         identity: of the run, published with the adapter.
         note: tells the user.
     """

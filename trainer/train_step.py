@@ -20,7 +20,8 @@ class Passes:
     """How a step is divided.
 
     Args:
-        rank, world_size: whose part.
+        rank: whose part.
+        world_size: how many ranks there are.
         micro_batch_size: most rows of a forward pass.
         pack_lengths: most tokens of a packed row of each job; None to pack nothing.
     """

@@ -151,7 +151,9 @@ def train(run_file: Path, *args: str, ranks: int = 1) -> subprocess.CompletedPro
     return propulsion("train", str(run_file), *args, ranks=ranks)
 
 
-def train_all(*run_files: Path, ranks: int = 1, module: str = "tests.trainer.several") -> None:
+def train_all(
+    *run_files: Path | str, ranks: int = 1, module: str = "tests.trainer.several"
+) -> None:
     """Train runs one after the other in the same processes, which saves starting them."""
     done = _run(module, *map(str, run_files), ranks=ranks)
     assert done.returncode == 0, done.stderr

@@ -73,35 +73,20 @@ def test_checkpoints_hold_no_base_weight(finished: Path) -> None:
     assert all("propulsion_delta" in name for name in weights)
 
 
-@pytest.mark.parametrize(
-    ("stage", "ranks", "tolerance"),
-    # Two ranks add in another order than one does.
-    [(0, 1, 1e-5), (1, 1, 1e-5), (2, 1, 1e-5), (3, 1, 1e-5), (2, 2, 1e-4), (3, 2, 1e-4)],
-)
 def test_cut_off_run_continues_to_the_same_weights(
-    base: Path, finished: Path, tmp_path: Path, stage: int, ranks: int, tolerance: float
+    base: Path, finished: Path, tmp_path: Path
 ) -> None:
-    run_file = write_run(tmp_path, base, deepspeed__stage=stage)
+    run_file = write_run(tmp_path, base)
     cut_off = train_disturbed(run_file, "raise SystemExit(9)")
     assert cut_off.returncode == 9, cut_off.stderr
     assert not (tmp_path / "out" / "adapter").exists()
-    again = train(run_file, ranks=ranks)
+    again = train(run_file)
     assert again.returncode == 0, again.stderr
     assert "continues from" in again.stderr
     # Steps 4 to 6 stand twice: before the crash and after the resume from step 3.
     curve = losses(tmp_path / "out")
-    assert curve[6:] == pytest.approx(curve[3:6], abs=tolerance)
-    assert_same_weights(tmp_path / "out", finished / "out", tolerance)
-
-
-@pytest.mark.parametrize("stage", [2, 3])
-def test_two_ranks_give_the_weights_of_one(
-    base: Path, finished: Path, tmp_path: Path, stage: int
-) -> None:
-    result = train(write_run(tmp_path, base, deepspeed__stage=stage), ranks=2)
-    assert result.returncode == 0, result.stderr
-    assert losses(tmp_path / "out") == pytest.approx(losses(finished / "out"), abs=1e-4)
-    assert_same_weights(tmp_path / "out", finished / "out", 1e-4)
+    assert curve[6:] == pytest.approx(curve[3:6], abs=1e-5)
+    assert_same_weights(tmp_path / "out", finished / "out", 1e-5)
 
 
 def test_other_settings_do_not_continue_a_run(base: Path, finished: Path) -> None:

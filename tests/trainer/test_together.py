@@ -182,3 +182,28 @@ def job_of(run_file: Path) -> str:
     from trainer.config import load_run
 
     return load_run(run_file).job.model_dump_json()
+
+
+def test_offloading_to_nvme_changes_nothing(base: Path, alone: Path, tmp_path: Path) -> None:
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        pytest.skip("DeepSpeed's async_io needs libaio-dev")
+    runs = [
+        write_run(
+            tmp_path / str(number),
+            base,
+            adapters=ADAPTERS,
+            deepspeed={"stage": 3, "nvme_path": "nvme", **one},
+        )
+        for number, one in enumerate(
+            [
+                {"offload_optimizer": "nvme"},
+                {"offload_optimizer": "nvme", "offload_param": "nvme"},
+                {"offload_optimizer": "cpu", "offload_param": "nvme"},
+            ]
+        )
+    ]
+    train_all(*runs)
+    for run in runs:
+        assert_as_alone(run.parent / "out", alone, 1e-5)

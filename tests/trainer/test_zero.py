@@ -48,40 +48,23 @@ def test_every_stage_has_the_same_loss_curve(whole: Path) -> None:
         assert losses(whole / str(stage) / "out") == pytest.approx(reference, abs=1e-4)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_two_then_one_then_two_ranks_continue_one_curve(
-    base: Path, whole: Path, tmp_path: Path, stage: int
+    base: Path, whole: Path, tmp_path: Path
 ) -> None:
-    run = write_run(tmp_path, base, training__steps=9, deepspeed__stage=stage)
+    runs = [
+        write_run(tmp_path / str(stage), base, training__steps=9, deepspeed__stage=stage)
+        for stage in range(4)
+    ]
     for until, ranks in ((3, 2), (6, 1)):
-        cut_off(run, until, ranks)
-    assert train(run, ranks=2).returncode == 0
-    assert losses(tmp_path / "out") == pytest.approx(losses(whole / "0" / "out"), abs=1e-4)
-    assert_same_weights(tmp_path / "out", whole / str(stage) / "out", 1e-5)
-
-
-def cut_off(run: Path, step: int, ranks: int) -> None:
-    """Train until the checkpoint of a step is written, and end every rank there."""
-    code = (
-        "import os\n"
-        "from trainer.config import load_run\n"
-        "from trainer.loop import train\n"
-        "def leave(path, progress):\n"
-        f"    if progress.step == {step}: os._exit(7)\n"
-        f"train(load_run({str(run)!r}), on_checkpoint=leave)\n"
-    )
-    script = run.with_name(f"cut_off_{step}.py")
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*command, f"--master-port={free_port()}", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
-    )
-    assert "exitcode  : 7" in done.stderr, done.stderr
-    assert (run.parent / "out" / "checkpoints" / f"step-{step}").is_dir()
+        train_all(str(until), *runs, ranks=ranks, module="tests.trainer.cut_off")
+        for run in runs:
+            assert (run.parent / "out" / "checkpoints" / f"step-{until}").is_dir()
+            assert not (run.parent / "out" / "result.json").exists()
+    train_all(*runs, ranks=2)
+    for stage, run in enumerate(runs):
+        out = run.parent / "out"
+        assert losses(out) == pytest.approx(losses(whole / "0" / "out"), abs=1e-4)
+        assert_same_weights(out, whole / str(stage) / "out", 1e-5)
 
 
 def test_killed_rank_loses_only_the_steps_since_the_last_checkpoint(

@@ -47,7 +47,8 @@ def ablate(
     Args:
         run: of the run file, with one adapter.
         out: folder of the results.
-        names, degrees: as `variants` takes them.
+        names: as `variants` takes them.
+        degrees: as `variants` takes them.
         seeds: of the data's order; each makes an adapter of its own of a variant.
         together: most adapters at a time.
         tell: takes lines about how it goes.

@@ -112,7 +112,10 @@ class AdaLora(PeftMethod):
         super().__init__(base, run, method, task_type)
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         for path, parameter in self.model.named_parameters():
-            if parameter.requires_grad and "lora_" in path:
+            if "ranknum" in path:
+                # A constant, which PEFT lets be trained on a base of 16 bits.
+                parameter.requires_grad_(False)
+            elif parameter.requires_grad and "lora_" in path:
                 parameter.register_hook(lambda g, p=parameter: self._add(p, g))
 
     def _add(self, parameter: torch.nn.Parameter, gradient: torch.Tensor) -> None:

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 _DPI = 110
 _MIB = 2**20
-_MARKERS = "oDPs^v<>Xph*d"
+_MARKERS = "oDPs^v<>Xph8d"
+_COLORS = (
+    *("#08306b", "#2171b5", "#6baed6"),
+    *("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"),
+    *("tab:pink", "tab:gray", "tab:olive", "tab:cyan", "#222222"),
+)
+"""Of the methods in their order; those of Propulsion are blue."""
 
 
 def draw(comparison: Comparison, folder: Path) -> None:
@@ -33,14 +39,12 @@ def draw(comparison: Comparison, folder: Path) -> None:
 
 
 def _look(outcome: Outcome) -> dict[str, Any]:
-    from matplotlib import colormaps
-
     place = list(METHODS).index(outcome.method.name)
-    own = outcome.method.adapter is not None
-    blues = ("#08306b", "#2171b5", "#6baed6")
-    others = [color for i, color in enumerate(colormaps["tab20"].colors) if i not in (0, 1)]
-    color = blues[place] if own else others[(place - len(blues)) * 2 % len(others)]
-    return {"color": color, "marker": _MARKERS[place], "label": outcome.method.title}
+    return {
+        "color": _COLORS[place],
+        "marker": _MARKERS[place],
+        "label": outcome.method.title,
+    }
 
 
 def _figure(title: str, width: float = 8.5, height: float = 4.8) -> tuple[Figure, Any]:

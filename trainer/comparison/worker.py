@@ -73,8 +73,9 @@ def carry_out(order: Order) -> Measured | None:
     _import_the_rest()
     memory = PeakMemory()
     began = time.perf_counter()
-    # One that trained to its end, but did not get to be measured, is run again.
-    overwrite = (order.run.output_dir / RESULT_FILE).exists()
+    # One that trained to its end, but did not get to be measured, is run again; and what AdaLoRA
+    # has found important is in no checkpoint.
+    overwrite = order.method == "adalora" or (order.run.output_dir / RESULT_FILE).exists()
     result = train(order.run, adapt=adapt_and_count, overwrite=overwrite)
     wall_seconds = time.perf_counter() - began
     one = result.only

@@ -30,7 +30,8 @@ def generate(
         prompts: token ids, at least one each.
         max_new_tokens: a text ends there, or before an end-of-sequence token.
         num_beams: 1 is greedy.
-        agree, synced: as in `Task.predict`.
+        agree: as in `Task.predict`.
+        synced: as in `Task.predict`.
     """
     stops = _end_tokens(model, tokenizer)
     device = next(model.parameters()).device

@@ -92,7 +92,8 @@ def best_span(
     """The best pair of the `n_best` likeliest first and last tokens; None if none go together.
 
     Args:
-        starts, ends: logits, shape (tokens of the window or more,).
+        starts: logits, shape (tokens of the window or more,).
+        ends: the same of the last tokens.
         max_answer_length: most tokens of an answer.
     """
     context = {token: span for token, span in enumerate(window.offsets) if span is not None}

@@ -83,6 +83,16 @@ def test_method_trains_as_many_parameters_as_its_formula_says(
     assert sum(p.numel() for p in adapted.all_parameters.values()) == expected
 
 
+def test_count_does_not_depend_on_the_precision_of_the_base(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    run = method_run("adalora", "llama", tmp_path, bases["llama"], deepspeed__dtype="bf16")
+    model = load_base(str(bases["llama"]), "AutoModelForCausalLM", run.deepspeed)
+    adapted = adapt_as("adalora")(model, run, "CAUSAL_LM")
+    assert sum(p.numel() for p in adapted.all_parameters.values()) == COUNTS["llama"]["adalora"]
+    assert {p.dtype for p in adapted.all_parameters.values()} == {torch.float32}
+
+
 def test_bitfit_says_that_a_base_has_no_biases(bases: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trains biases, and a llama model has none"):
         adapted_by("bitfit", "llama", tmp_path, bases["llama"])
@@ -179,6 +189,7 @@ def test_every_method_trains_or_says_why_not(kind: str, tmp_path: Path) -> None:
         assert one["score"] == one["curve"][-1][1]
         assert one["base_parameters"] > 0
         assert one["step_seconds"] > 0
+        assert (one["cpu_step_seconds"] is None) == torch.cuda.is_available()
         # Each step but the first, which may do nothing at a rate that warms up, changes the loss.
         assert len({*losses(tmp_path / method / "out")}) > 1, method
     pruned = load_file(tmp_path / "adalora" / "out" / "adapters" / "adalora" / _WEIGHTS)
