@@ -98,6 +98,14 @@ def save_checkpoint(
     return path
 
 
+def known_adapters(output_dir: Path) -> set[str]:
+    """Names of the adapters that a run's latest checkpoint holds; none without one."""
+    path = latest_checkpoint(output_dir)
+    if path is None:
+        return set()
+    return set(json.loads((path / STATE_FILE).read_text())["identity"]["adapters"])
+
+
 def load_checkpoint(trained: Trained, path: Path) -> None:
     """Put weights and moments into the engine; collective over all ranks.
 

@@ -9,9 +9,10 @@ import torch
 
 from propulsion.errors import ConfigError
 from trainer.adapted import AdaptedModel
+from trainer.checkpoint import known_adapters
 from trainer.config import RunConfig
 from trainer.job_data import check_alike, read_job
-from trainer.joining import queued_jobs
+from trainer.joining import accept_queued
 from trainer.ranks import from_rank_0, join_ranks
 from trainer.result import RunResult
 from trainer.session import Adapt, CheckpointHook, Session
@@ -46,7 +47,10 @@ def train(
         _prepare_output_dir(run, overwrite)
     torch.distributed.barrier()
     while True:
-        joined = from_rank_0(queued_jobs(run.output_dir) if rank == 0 else None)
+        joined = None
+        if rank == 0:
+            joined = accept_queued(run, known_adapters(run.output_dir))
+        joined = from_rank_0(joined)
         whole = run.model_copy(update={"jobs": [*run.jobs, *joined]})
         for job in joined:
             if job.name not in records:

@@ -49,3 +49,8 @@ def test_files_count_by_content_and_not_by_place(run_file: Path, tmp_path: Path)
     with (tmp_path / "there" / "train.tsv").open("a") as file:
         file.write("the film is good\t1\n")
     assert identity(moved) != before
+
+
+def test_test_records_count_where_they_choose_the_weights(run_file: Path) -> None:
+    stopping = ["training.eval_every=2", "training.early_stop={patience: 1}"]
+    assert identity(run_file, *stopping) != identity(run_file, *stopping, "data.test_limit=3")

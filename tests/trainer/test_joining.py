@@ -7,7 +7,7 @@ import pytest
 from propulsion.errors import ConfigError, DataError
 from tests.trainer.runs import assert_same_weights, save_tiny_base, train_all, write_run
 from trainer.config import load_run
-from trainer.joining import queue_job, queued_jobs
+from trainer.joining import accept_queued, queue_job, queued_jobs
 from trainer.result import read_result
 
 
@@ -35,6 +35,33 @@ def test_queue_keeps_its_order(tmp_path: Path) -> None:
     assert [job.name for job in queued_jobs(run.output_dir)] == ["z", "a", "m"]
     with pytest.raises(ConfigError, match="'a' already"):
         queue_job(run, run.job.model_copy(update={"name": "a"}))
+
+
+def test_adapter_whose_data_are_gone_does_not_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(write_run(tmp_path, tmp_path))
+    run.output_dir.mkdir()
+    other = load_run(write_run(tmp_path / "other", tmp_path, name="other"))
+    kept = run.job.model_copy(update={"name": "kept"})
+    for job in (other.job, kept):
+        queue_job(run, job)
+    other.job.data.train.unlink()
+    # One that has joined already is a part of the run.
+    assert [job.name for job in accept_queued(run, {"other"})] == ["other", "kept"]
+    assert [job.name for job in accept_queued(run, set())] == ["kept"]
+    assert "other cannot join" in capsys.readouterr().err
+    assert [job.name for job in queued_jobs(run.output_dir)] == ["kept"]
+
+
+def test_heads_of_another_shape_cannot_join(tmp_path: Path) -> None:
+    task = {"type": "classification"}
+    run = load_run(write_run(tmp_path, tmp_path, task=task))
+    run.output_dir.mkdir()
+    more = run.job.model_copy(update={"name": "more"}, deep=True)
+    more.data.records.labels["2"] = "dull"
+    with pytest.raises(ConfigError, match="different numbers of labels"):
+        queue_job(run, more)
 
 
 @pytest.mark.slow
