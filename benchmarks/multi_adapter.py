@@ -19,6 +19,7 @@ Fields of the JSON: `speedup_N` (median over rounds of the ratio of times, for N
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ from trainer.adapted import AdaptedModel
 from trainer.checkpoint import Trained
 from trainer.config import RunConfig
 from trainer.config.task import AnswerTask
-from trainer.engine import start_engine
+from trainer.engine import start_engine, stop_engine
 from trainer.ranks import join_ranks
 from trainer.schedule import learning_rate
 from trainer.tasks.answer import Answering
@@ -143,7 +144,7 @@ class Training:
 
     def close(self) -> None:
         """Let go of the engine."""
-        self._trained.engine.destroy()
+        stop_engine(self._trained.engine)
 
 
 def train_all(jobs: list[int], args: argparse.Namespace) -> tuple[list[float], list[Any]]:
@@ -152,6 +153,8 @@ def train_all(jobs: list[int], args: argparse.Namespace) -> tuple[list[float], l
     seconds = [training.step(step) for step in range(args.steps)]
     weights = [training.weights(index) for index in range(len(jobs))]
     training.close()
+    del training
+    gc.collect()
     return seconds[1:], weights
 
 

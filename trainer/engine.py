@@ -66,6 +66,15 @@ def start_engine(
     return engine, optimizer
 
 
+def stop_engine(engine: Any) -> None:
+    """Take the engine's hooks off, and let its model and memory go once nobody else holds them."""
+    from deepspeed.runtime.zero import parameter_offload
+
+    engine.destroy()
+    # The model is the outermost module on it, for ever.
+    parameter_offload.FWD_MODULE_STACK.clear()
+
+
 def prepare_accelerator() -> None:
     """Let DeepSpeed know, before it is imported, that there is no GPU."""
     if not torch.cuda.is_available():

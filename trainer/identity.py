@@ -37,17 +37,14 @@ def run_identity(run: RunConfig, fingerprint: str) -> dict[str, Any]:
 
 def job_identity(job: JobConfig) -> dict[str, Any]:
     """The part of a run's identity that is one adapter's."""
-    decides_when = {"eval_every"} if job.training.early_stop is None else set()
-    settings = job.model_dump(
-        mode="json",
-        exclude={
-            "name": True,
-            "publish": True,
-            "data": {"test", "test_limit"},
-            "training": decides_when,
-        },
-    )
+    exclude: dict[str, Any] = {"name": True, "publish": True}
+    chooses = job.training.early_stop is not None
+    if not chooses:
+        exclude |= {"data": {"test", "test_limit"}, "training": {"eval_every"}}
+    settings = job.model_dump(mode="json", exclude=exclude)
     settings["data"]["train"] = content_of(job.data.train)
+    if chooses:
+        settings["data"]["test"] = content_of(job.data.test)
     return settings
 
 

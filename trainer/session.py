@@ -23,7 +23,7 @@ from trainer.checkpoint import (
     save_checkpoint,
 )
 from trainer.config import RunConfig
-from trainer.engine import start_engine
+from trainer.engine import start_engine, stop_engine
 from trainer.evaluation import evaluate
 from trainer.finishing import finish_adapter
 from trainer.identity import fingerprint_of, run_identity
@@ -120,7 +120,7 @@ class Session:
     def close(self) -> None:
         """Let go of the engine, its memory and its hooks."""
         if self._trained is not None:
-            self._trained.engine.destroy()
+            stop_engine(self._trained.engine)
             self._trained = None
 
     def _read_progress(self) -> Progress | None:
