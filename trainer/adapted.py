@@ -111,7 +111,7 @@ class AdaptedModel:
         return self.model.base_model.model
 
     def _device(self) -> torch.device:
-        return next(iter(self.parameters[self.names[0]].values())).device
+        return next(self.model.parameters()).device
 
 
 def adapter_config(job: JobConfig, base: str, task_type: str) -> Any:
