@@ -68,7 +68,6 @@ def save_checkpoint(
     moments = optimizer_state.full_moments(engine, parameters)
     steps = optimizer_state.step_counts(engine, trained.optimizer)
     path = output_dir / "checkpoints" / f"step-{progress.step}"
-    failed: PropulsionError | None = None
     if engine.global_rank == 0:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         state = {
@@ -85,15 +84,12 @@ def save_checkpoint(
             temporary.rename(path)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            failed = PropulsionError(
+            raise PropulsionError(
                 f"checkpoint {path} cannot be written ({error}): make room; the same command then "
                 "continues from the checkpoint before"
-            )
-        else:
-            for _, old in sorted(_steps(output_dir).items())[:-keep]:
-                shutil.rmtree(old)
-    if failed is not None:
-        raise failed
+            ) from error
+        for _, old in sorted(_steps(output_dir).items())[:-keep]:
+            shutil.rmtree(old)
     torch.distributed.barrier()
     return path
 
@@ -103,7 +99,12 @@ def known_adapters(output_dir: Path) -> set[str]:
     path = latest_checkpoint(output_dir)
     if path is None:
         return set()
-    return set(json.loads((path / STATE_FILE).read_text())["identity"]["adapters"])
+    return set(_read_state(path)["identity"]["adapters"])
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text())
+    return state
 
 
 def load_checkpoint(trained: Trained, path: Path) -> None:
@@ -113,8 +114,7 @@ def load_checkpoint(trained: Trained, path: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    state = json.loads((path / STATE_FILE).read_text())
-    steps: dict[str, int] = state["optimizer_steps"]
+    steps: dict[str, int] = _read_state(path)["optimizer_steps"]
     adapters = {n: p for n, p in trained.adapted.parameters.items() if n in steps}
     weights = load_file(path / WEIGHTS_FILE)
     for parameters in adapters.values():
@@ -134,7 +134,7 @@ def read_progress(path: Path, identity: dict[str, Any], joined: Collection[str] 
     Raises:
         ConfigError: the checkpoint is of a run with other settings.
     """
-    state = json.loads((path / STATE_FILE).read_text())
+    state = _read_state(path)
     known = state["identity"]["adapters"]
     adapters = {
         name: one

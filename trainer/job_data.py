@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from propulsion.errors import ConfigError
@@ -57,6 +58,11 @@ class JobData:
         self._seed = job.seed
         self._cache: dict[int, Sequence[EncodedRecord]] = {}
         self._cached_tokens = 0
+
+    @cached_property
+    def trivial_score(self) -> float | None:
+        """Score of always giving the most frequent answer; None where that says nothing."""
+        return self.task.trivial_score(self.test)
 
     def check(self, steps: int) -> None:
         """Encode every record that so many steps use, so that a bad one is found at once.

@@ -33,7 +33,7 @@ from trainer.loading import load_base, load_tokenizer
 from trainer.packing import check_packs
 from trainer.progress import JobProgress, Progress
 from trainer.ranks import from_rank_0, seed_step
-from trainer.result import RunResult, read_result, write_result
+from trainer.result import RESULT_FILE, RunResult, read_result, write_result
 from trainer.schedule import learning_rate
 from trainer.tasks.task import Scores
 from trainer.train_step import Passes, TrainStep
@@ -99,9 +99,8 @@ class Session:
                 optimizer.scale.value = scale
                 watcher.note(f"continues from {checkpoint}")
             else:
-                progress = Progress(loss_scale=(optimizer.scale.value, 0))
-            fresh = len(run.jobs) - len(progress.jobs)
-            progress = replace(progress, jobs=(*progress.jobs, *[JobProgress()] * fresh))
+                jobs = tuple(JobProgress() for _ in run.jobs)
+                progress = Progress(loss_scale=(optimizer.scale.value, 0), jobs=jobs)
             progress = self._evaluate_bases(progress, watcher)
             progress, is_waiting = self._train(progress, watcher)
         if is_waiting:
@@ -134,7 +133,7 @@ class Session:
         return replace(progress, jobs=(*progress.jobs, *[JobProgress()] * fresh))
 
     def _was_written(self) -> bool:
-        return (self._config.output_dir / "result.json").exists()
+        return (self._config.output_dir / RESULT_FILE).exists()
 
     def _evaluate_bases(self, progress: Progress, watcher: Watcher) -> Progress:
         """Scores of the bare base, for the adapters that have none yet."""
@@ -215,7 +214,8 @@ class Session:
         if stop is not None:
             best = job.best_score
             if best is None or scores.main > best + stop.min_delta:
-                self._keep_best(index, job.step)
+                assert self._trained is not None
+                keep_best(self._trained, self._config.output_dir, index, self._rank)
                 progress = progress.with_job(
                     index, best_score=scores.main, best_step=job.step, worse_evaluations=0
                 )
@@ -252,17 +252,13 @@ class Session:
                 trained.adapted,
                 weights,
                 scores,
-                trivial_score=self._data[index].task.trivial_score(self._data[index].test),
+                trivial_score=self._data[index].trivial_score,
                 num_test=len(self._data[index].test),
                 trainable_parameters=self._sizes[index],
                 identity=self._identity,
                 note=watcher.note,
             )
         return progress.with_job(index, status=status, result=from_rank_0(result))
-
-    def _keep_best(self, index: int, step: int) -> None:
-        assert self._trained is not None
-        keep_best(self._trained, self._config.output_dir, index, self._rank)
 
     def _save(self, progress: Progress) -> None:
         assert self._trained is not None
@@ -291,10 +287,8 @@ class Session:
             )
 
     def _tell(self, watcher: Watcher, index: int, step: int, scores: Scores) -> None:
-        data = self._data[index]
-        watcher.evaluation(
-            self._config.jobs[index].name, step, scores, data.task.trivial_score(data.test)
-        )
+        name = self._config.jobs[index].name
+        watcher.evaluation(name, step, scores, self._data[index].trivial_score)
 
     def _tell_divergence(self, index: int, loss: float, watcher: Watcher) -> None:
         message = (
