@@ -17,6 +17,10 @@ class AdapterNotFoundError(PropulsionError):
     """No adapter, version or alias of that name is in the store."""
 
 
+class StoreUnavailableError(PropulsionError):
+    """The adapter store cannot be reached or read now; the same request may succeed later."""
+
+
 class AdapterCorruptError(PropulsionError):
     """An adapter's files are missing, truncated or do not match their checksums."""
 

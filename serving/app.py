@@ -9,12 +9,12 @@ from fastapi import FastAPI
 
 from adapters import AdapterStore, AdapterVersion
 from serving import vllm_compat
-from serving.auth import ApiKeyAuth
 from serving.config import ServeConfig
-from serving.loader import AdapterLoader
-from serving.metrics import BASE, ServeMetrics
-from serving.models import StoreModels
-from serving.tracking import RequestTracking
+from serving.observability.metrics import BASE, ServeMetrics
+from serving.observability.tracking import RequestTracking
+from serving.registry.loader import AdapterLoader
+from serving.registry.models import StoreModels
+from serving.security.auth import ApiKeyAuth
 
 
 async def build_app(

@@ -11,10 +11,10 @@ from typing import Any
 from propulsion.errors import ConfigError
 from serving import vllm_compat
 from serving.plugin import CONFIG_KEY, PluginConfig
-from serving.worker_rpc import LOAD_METHOD, load_arguments, raise_load_error
+from serving.worker.rpc import LOAD_METHOD, load_arguments, raise_load_error
 
 _CPU_KV_CACHE_BYTES = 1 << 30
-_WORKER_EXTENSION = "serving.worker_rpc.WorkerRpc"
+_WORKER_EXTENSION = "serving.worker.rpc.WorkerRpc"
 
 
 def engine_options(

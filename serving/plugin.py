@@ -48,6 +48,6 @@ def register() -> None:
 
 def _make_worker_adapters(vllm_config: Any, device: Any, embedding_modules: dict[str, str]) -> Any:
     # Imported here: only a worker process needs the layers, every vLLM process runs register().
-    from serving.worker import WorkerAdapters
+    from serving.worker.adapters import WorkerAdapters
 
     return WorkerAdapters(vllm_config, device)

@@ -7,7 +7,7 @@ import pytest
 from propulsion.errors import ConfigError
 from serving import plugin, vllm_compat
 from serving.engine import adapter_request, engine_options
-from serving.layers import find_layers
+from serving.worker.layers import find_layers
 
 pytestmark = pytest.mark.slow
 

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.metrics import ServeMetrics
-from serving.tracking import RequestTracking, current_request
+from serving.observability.metrics import ServeMetrics
+from serving.observability.tracking import RequestTracking, current_request
 
 
 def play(app) -> tuple[CollectorRegistry, list[str], BaseException | None]:

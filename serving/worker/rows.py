@@ -7,8 +7,8 @@ import torch
 
 from propulsion.effective import saved_scales
 from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
-from serving.bank import Bank
-from serving.layers import ScaledLayer
+from serving.worker.bank import Bank
+from serving.worker.layers import ScaledLayer
 
 
 def served_offsets(folder: str | Path) -> dict[str, torch.Tensor]:

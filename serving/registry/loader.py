@@ -7,8 +7,8 @@ from typing import Any
 
 from adapters import AdapterVersion
 from serving.engine import adapter_request
-from serving.metrics import ServeMetrics
-from serving.worker_rpc import LOAD_METHOD, load_arguments, raise_load_error
+from serving.observability.metrics import ServeMetrics
+from serving.worker.rpc import LOAD_METHOD, load_arguments, raise_load_error
 
 
 class AdapterLoader:

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from serving.bank import Bank
-from serving.layers import Part, ScaledLayer, attach
+from serving.worker.bank import Bank
+from serving.worker.layers import Part, ScaledLayer, attach
 
 D_OUT = 24
 

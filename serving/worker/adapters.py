@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from serving import vllm_compat
-from serving.bank import Bank
-from serving.layers import attach, find_layers
-from serving.rows import RowLayout, served_offsets
-from serving.slots import SlotTable
+from serving.worker.bank import Bank
+from serving.worker.layers import attach, find_layers
+from serving.worker.rows import RowLayout, served_offsets
+from serving.worker.slots import SlotTable
 
 BASE_ID = 0
 BASE_SLOT = 0

@@ -1,6 +1,6 @@
 import pytest
 
-from serving.slots import SlotTable
+from serving.worker.slots import SlotTable
 
 
 def test_slots_are_numbered_from_one_and_kept():

@@ -14,9 +14,9 @@ from propulsion.errors import (
     PropulsionError,
 )
 from serving import vllm_compat
-from serving.loader import AdapterLoader
-from serving.metrics import BASE, UNKNOWN, ServeMetrics
-from serving.tracking import RequestRecord, current_request
+from serving.observability.metrics import BASE, UNKNOWN, ServeMetrics
+from serving.observability.tracking import RequestRecord, current_request
+from serving.registry.loader import AdapterLoader
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import torch
 
 from propulsion.errors import AdapterCorruptError, BaseMismatchError
 from propulsion.kernels import gather_scale
-from serving.bank import Bank
-from serving.layers import Part, ScaledLayer
-from serving.rows import RowLayout
+from serving.worker.bank import Bank
+from serving.worker.layers import Part, ScaledLayer
+from serving.worker.rows import RowLayout
 
 WIDTHS = {"blocks.0.qkv_proj": 40, "blocks.0.o_proj": 8}
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from propulsion.kernels import gather_scale_
 from serving import vllm_compat
-from serving.bank import Bank
+from serving.worker.bank import Bank
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.metrics import ServeMetrics
+from serving.observability.metrics import ServeMetrics
 
 
 @dataclass

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from adapters import AdapterVersion
 from propulsion.errors import AdapterCorruptError, BaseMismatchError
-from serving.loader import AdapterLoader
-from serving.metrics import OTHER, ServeMetrics
+from serving.observability.metrics import OTHER, ServeMetrics
+from serving.registry.loader import AdapterLoader
 
 
 @dataclass

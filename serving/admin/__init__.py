@@ -1,0 +1,1 @@
+"""The admin API: what operators do to a running server."""

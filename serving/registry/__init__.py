@@ -1,0 +1,1 @@
+"""Which models the server knows: references, blends, splits, and what of them the engine holds."""

@@ -1,0 +1,1 @@
+"""Who may do what: API keys, tenants, roles, limits, and the audit log."""
