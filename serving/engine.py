@@ -5,12 +5,15 @@ llm.generate(prompts, params, lora_request=[adapter_request(version), None])
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from propulsion.errors import ConfigError
 from serving import vllm_compat
-from serving.plugin import CONFIG_KEY, PluginConfig
+from serving.plugin import CONFIG_KEY, KINDS, PluginConfig
 from serving.worker.rpc import LOAD_METHOD, load_arguments, raise_load_error
 
 _CPU_KV_CACHE_BYTES = 1 << 30
@@ -22,6 +25,10 @@ def engine_options(
     *,
     max_adapters: int = 64,
     max_cpu_adapters: int | None = None,
+    max_lora_adapters: int = 0,
+    scaled_kinds: Sequence[str] = KINDS,
+    scaled_modules: Sequence[str] = (),
+    bank_dtype: str = "float32",
     dtype: str = "auto",
     **vllm_options: Any,
 ) -> dict[str, Any]:
@@ -31,6 +38,11 @@ def engine_options(
         base: folder (or hub name) of the frozen base model.
         max_adapters: slots, the most distinct adapters one batch may mix.
         max_cpu_adapters: adapters kept in host memory, at least and by default `max_adapters`.
+        max_lora_adapters: LoRA adapters that one batch may mix, beside Propulsion ones.
+        scaled_kinds: kinds of layers that adapters may scale: linear, norm, embedding.
+        scaled_modules: if given, the only modules that adapters may scale, by the ends of their
+            names; fewer make smaller bank rows.
+        bank_dtype: how the bank holds s - 1: float32, bfloat16 or float16.
         dtype: the base model's activations; scales are applied in float32 whatever it is.
         vllm_options: any other engine argument of vLLM, passed on.
 
@@ -48,9 +60,20 @@ def engine_options(
         )
     if "worker_extension_cls" in vllm_options:
         raise ConfigError(f"worker_extension_cls is taken: the plug-in needs {_WORKER_EXTENSION}")
+    try:
+        plugin = PluginConfig(
+            enabled=True,
+            kinds=tuple(scaled_kinds),
+            modules=tuple(scaled_modules),
+            bank_dtype=bank_dtype,
+            max_lora_adapters=max_lora_adapters,
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"engine option {problem['loc'][0]}: {problem['msg']}") from error
     additional_config = {
         **vllm_options.pop("additional_config", {}),
-        CONFIG_KEY: PluginConfig(enabled=True).model_dump(),
+        CONFIG_KEY: plugin.model_dump(mode="json"),
     }
     if vllm_compat.current_platform.is_cpu() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         # vLLM's own default takes a large share of the machine's memory.

@@ -5,7 +5,7 @@ An engine asks with `additional_config={"propulsion": {"enabled": True}}` and `e
 """
 
 import logging
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,9 @@ from propulsion.errors import ConfigError
 from serving import vllm_compat
 
 CONFIG_KEY = "propulsion"
+
+Kind = Literal["linear", "norm", "embedding"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +26,30 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = Field(False, description="Serve Propulsion adapters from this engine.")
+    kinds: tuple[Kind, ...] = Field(KINDS, description="Kinds of layers that adapters may scale.")
+    modules: tuple[str, ...] = Field(
+        (),
+        description="If given, the names of the modules that adapters may scale, as in PEFT's "
+        "target_modules; fewer make smaller bank rows.",
+    )
+    bank_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="How the bank holds s - 1; arithmetic is in float32 always."
+    )
+    max_lora_adapters: int = Field(
+        0, ge=0, description="LoRA adapters that one batch may mix beside Propulsion ones."
+    )
+
+
+def plugin_config(vllm_config: Any) -> PluginConfig:
+    """What the engine of this VllmConfig asked for."""
+    extra = vllm_config.additional_config
+    options = extra.get(CONFIG_KEY, {}) if isinstance(extra, dict) else {}
+    return PluginConfig.model_validate(options)
 
 
 def is_enabled(vllm_config: Any) -> bool:
     """Whether the engine of this VllmConfig asked for Propulsion adapters."""
-    extra = vllm_config.additional_config
-    options = extra.get(CONFIG_KEY, {}) if isinstance(extra, dict) else {}
-    return PluginConfig.model_validate(options).enabled
+    return plugin_config(vllm_config).enabled
 
 
 def register() -> None:
@@ -50,4 +70,4 @@ def _make_worker_adapters(vllm_config: Any, device: Any, embedding_modules: dict
     # Imported here: only a worker process needs the layers, every vLLM process runs register().
     from serving.worker.adapters import WorkerAdapters
 
-    return WorkerAdapters(vllm_config, device)
+    return WorkerAdapters(vllm_config, device, embedding_modules)

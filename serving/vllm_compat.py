@@ -30,8 +30,13 @@ _HOMES = {
     "LinearBase": "vllm.model_executor.layers.linear",
     "ColumnParallelLinear": "vllm.model_executor.layers.linear",
     "QKVParallelLinear": "vllm.model_executor.layers.linear",
+    "RowParallelLinear": "vllm.model_executor.layers.linear",
+    "VocabParallelEmbedding": "vllm.model_executor.layers.vocab_parallel_embedding",
+    "ParallelLMHead": "vllm.model_executor.layers.vocab_parallel_embedding",
     "PPMissingLayer": "vllm.model_executor.models.utils",
     "get_packed_modules_mapping": "vllm.model_executor.utils",
+    "supports_multimodal": "vllm.model_executor.models",
+    "InputBatch": "vllm.v1.worker.gpu_input_batch",
     # server
     "FlexibleArgumentParser": "vllm.utils.argparse_utils",
     "make_arg_parser": "vllm.entrypoints.launchers.cli_args",
@@ -49,8 +54,18 @@ _HOMES = {
     "OpenAIServingModels": "vllm.entrypoints.openai.models.serving",
 }
 
+_LORA_STATE = "vllm.v1.worker.gpu.lora_utils"
+_NORMS = "vllm.model_executor.layers.layernorm"
 _RUNNER_MIXIN = "vllm.v1.worker.lora_model_runner_mixin"
+# Packed layers of models whose classes do not name them, since they lack LoRA support.
+_PACKED = {"GPTJForCausalLM": {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}}
+
 _APP_STATE = "vllm.entrypoints.launchers.api_server.app_state"
+
+
+def _vllm(name: str) -> Any:
+    """A name of `_HOMES` from inside this module, whose own lookups skip `__getattr__`."""
+    return globals().get(name) or __getattr__(name)
 
 
 def __getattr__(name: str) -> Any:
@@ -89,7 +104,8 @@ def require_supported(version: str | None = None) -> None:
 def install_worker_adapters(wants: Callable[[Any], bool], make: Callable[..., Any]) -> None:
     """Have both model runners build their LoRA manager with `make` where `wants(vllm_config)`.
 
-    Calling it again changes nothing.
+    There, models that vLLM has no LoRA support for are accepted too. Calling it again changes
+    nothing.
     """
     mixin = importlib.import_module(_RUNNER_MIXIN)
     original = mixin.LRUCacheWorkerLoRAManager
@@ -102,6 +118,141 @@ def install_worker_adapters(wants: Callable[[Any], bool], make: Callable[..., An
 
     choose.propulsion_original = original
     mixin.LRUCacheWorkerLoRAManager = choose
+    load = mixin.LoRAModelRunnerMixin.load_lora_model
+
+    def load_lora_model(self: Any, model: Any, vllm_config: Any, device: Any) -> Any:
+        if wants(vllm_config):
+            _accept_adapters(model)
+            _pass_arrays()
+        return load(self, model, vllm_config, device)
+
+    mixin.LoRAModelRunnerMixin.load_lora_model = load_lora_model
+
+
+def vllms_own_manager() -> Any:
+    """The class of vLLM's LoRA manager, ours installed or not."""
+    manager = importlib.import_module(_RUNNER_MIXIN).LRUCacheWorkerLoRAManager
+    return getattr(manager, "propulsion_original", manager)
+
+
+def _accept_adapters(model: Any) -> None:
+    """Give a model class without LoRA support (BLOOM, GPT-J) what model runners look for."""
+    for name, value in {
+        "supports_lora": True,
+        "embedding_modules": {},
+        "packed_modules_mapping": {},
+        "lora_skip_prefixes": [],
+        "is_3d_moe_weight": False,
+        "is_non_gated_moe": False,
+    }.items():
+        if not hasattr(type(model), name):
+            setattr(type(model), name, value)
+    if not hasattr(model, "lora_manager"):
+        model.lora_manager = None
+    if not model.packed_modules_mapping:
+        packed = _PACKED.get(type(model).__name__)
+        if packed:
+            type(model).packed_modules_mapping = packed
+
+
+def _pass_arrays() -> None:
+    """Have batches say their tokens' adapters in arrays; vLLM's tuples take a step per token."""
+
+    def of_batch(self: Any, num_scheduled_tokens: Any, num_sampled_tokens: Any) -> Any:
+        ids = self.request_lora_mapping[: self.num_reqs]
+        requests = set(self.lora_id_to_lora_request.values())
+        return ids.repeat(num_sampled_tokens), ids.repeat(num_scheduled_tokens), requests
+
+    def of_state(self: Any, req_ids: Any, idx_mapping: Any, num_scheduled_tokens: Any) -> Any:
+        ids = self.lora_ids[idx_mapping]
+        return ids, ids.repeat(num_scheduled_tokens), self.get_activate_loras(req_ids)
+
+    importlib.import_module(_HOMES["InputBatch"]).InputBatch.make_lora_inputs = of_batch
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_LORA_STATE).LoraState.make_lora_inputs = of_state
+
+
+def spare_base_rows() -> None:
+    """Keep LoRA weights off tokens without an adapter on CPU.
+
+    vLLM marks such tokens by index -1, and its torch operators take that as the last slot
+    (`lora_b_weights[-1]`): beside a LoRA request every other one would get its weights.
+    """
+    operators = importlib.import_module("vllm.lora.ops.torch_ops.lora_ops")
+    wrapper = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu")
+    if hasattr(operators.bgmv_expand, "propulsion_original"):
+        return
+    for name in ("bgmv_expand", "bgmv_expand_slice"):
+        original = getattr(operators, name)
+
+        def masked(
+            inputs: Any,
+            weights: Any,
+            output: Any,
+            indices: Any,
+            *rest: Any,
+            _original: Any = original,
+            **options: Any,
+        ) -> Any:
+            return _original(
+                inputs * (indices >= 0)[:, None], weights, output, indices, *rest, **options
+            )
+
+        masked.propulsion_original = original
+        setattr(operators, name, masked)
+        setattr(wrapper, name, masked)
+
+
+def packed_modules(model: Any) -> dict[str, list[str]]:
+    """Which Hugging Face modules each packed layer of a model holds, by leaf names."""
+    mapping: dict[str, list[str]] = _vllm("get_packed_modules_mapping")(model)
+    return mapping
+
+
+def module_renamer(model: Any) -> Callable[[str], str]:
+    """From module paths as transformers has them to those of the served model."""
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    if mapper is None:
+        return lambda module: module
+    if hasattr(mapper, "get_rename_mapper"):
+        mapper = mapper.get_rename_mapper()
+
+    def rename(module: str) -> str:
+        name = mapper._map_name(f"{module}.weight")
+        return module if name is None else name.removesuffix(".weight")
+
+    return rename
+
+
+def tower_prefixes(model: Any) -> tuple[str, ...]:
+    """Paths of the parts of a multimodal model that do not run on the batch's tokens."""
+    if not _vllm("supports_multimodal")(model) or not hasattr(model, "get_mm_mapping"):
+        return ()
+    mapping = model.get_mm_mapping()
+    return (*mapping.tower_model, *mapping.connector)
+
+
+def is_norm(module: Any) -> bool:
+    """Whether a module is a normalisation with a weight, whose output adapters can scale."""
+    from torch import nn
+
+    is_vllms = type(module).__module__ == _NORMS and "Gated" not in type(module).__name__
+    return (is_vllms or isinstance(module, nn.LayerNorm)) and (
+        getattr(module, "weight", None) is not None
+    )
+
+
+def is_input_embedding(module: Any) -> bool:
+    """Whether a module embeds input tokens; output heads are embeddings to vLLM as well."""
+    return isinstance(module, _vllm("VocabParallelEmbedding")) and not isinstance(
+        module, _vllm("ParallelLMHead")
+    )
+
+
+def is_captured(vllm_config: Any) -> bool:
+    """Whether the model's forward pass is compiled or captured in CUDA graphs."""
+    compilation = vllm_config.compilation_config
+    return bool(compilation.mode) or bool(compilation.cudagraph_mode)
 
 
 @contextlib.contextmanager

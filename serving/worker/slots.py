@@ -1,65 +1,83 @@
-"""Which adapter holds which bank slot: least recently used first out, pinned ones never."""
+"""Which adapter row holds which bank slot: least recently used first out, pinned ones last."""
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 
 
 class SlotTable:
-    """Slots 1..num_slots for adapter ids; slot 0 is the base model's and never given away."""
+    """Slots 1..num_slots for keys; slot 0 is the base model's and never given away."""
 
     def __init__(self, num_slots: int):
         self.num_slots = num_slots
-        self._slot_of: OrderedDict[int, int] = OrderedDict()
+        self.num_evictions = 0
+        self._slot_of: OrderedDict[Hashable, int] = OrderedDict()
         self._free = list(range(num_slots, 0, -1))
-        self._pinned: set[int] = set()
+        self._pinned: set[Hashable] = set()
 
-    def __contains__(self, adapter_id: int) -> bool:
-        return adapter_id in self._slot_of
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._slot_of
 
-    def __getitem__(self, adapter_id: int) -> int:
-        return self._slot_of[adapter_id]
+    def __getitem__(self, key: Hashable) -> int:
+        return self._slot_of[key]
 
     def __len__(self) -> int:
         return len(self._slot_of)
 
-    def assign(self, adapter_id: int, keep: Collection[int] = ()) -> tuple[int, bool]:
-        """Give `adapter_id` a slot and mark it the most recently used.
+    def items(self) -> list[tuple[Hashable, int]]:
+        """(key, slot) of all that hold one, the least recently used first."""
+        return list(self._slot_of.items())
+
+    def has_room(self, num_keys: int, keep: Collection[Hashable] = ()) -> bool:
+        """Whether so many new keys would get slots without evicting one pinned or in `keep`."""
+        taken = self._pinned | set(keep)
+        spare = sum(key not in taken for key in self._slot_of)
+        return num_keys <= len(self._free) + spare
+
+    def assign(self, key: Hashable, keep: Collection[Hashable] = ()) -> tuple[int, bool]:
+        """Give `key` a slot and mark it the most recently used.
 
         Args:
-            adapter_id: the adapter about to be used.
-            keep: ids whose slots must not be taken (those of the current batch).
+            key: the adapter row about to be used.
+            keep: keys whose slots must not be taken (those of the current batch).
 
         Returns:
-            The slot, and whether the adapter is new in it (its rows must be written).
+            The slot, and whether the key is new in it (its row must be written).
 
         Raises:
-            RuntimeError: every slot is pinned or in `keep`.
+            RuntimeError: every slot is in `keep`.
         """
-        if adapter_id in self._slot_of:
-            self._slot_of.move_to_end(adapter_id)
-            return self._slot_of[adapter_id], False
+        if key in self._slot_of:
+            self._slot_of.move_to_end(key)
+            return self._slot_of[key], False
         slot = self._free.pop() if self._free else self._evict(keep)
-        self._slot_of[adapter_id] = slot
+        self._slot_of[key] = slot
         return slot, True
 
-    def release(self, adapter_id: int) -> None:
-        """Free the adapter's slot, pinned or not; an id without a slot is ignored."""
-        self._pinned.discard(adapter_id)
-        slot = self._slot_of.pop(adapter_id, None)
+    def release(self, key: Hashable) -> None:
+        """Free the key's slot, pinned or not; one without a slot is ignored."""
+        self._pinned.discard(key)
+        slot = self._slot_of.pop(key, None)
         if slot is not None:
             self._free.append(slot)
 
-    def pin(self, adapter_id: int) -> None:
-        """Keep an adapter that holds a slot from being evicted until it is released."""
-        if adapter_id not in self._slot_of:
-            raise KeyError(adapter_id)
-        self._pinned.add(adapter_id)
+    def pin(self, key: Hashable) -> None:
+        """Keep a key that holds a slot in it for as long as a batch can run without that slot."""
+        if key not in self._slot_of:
+            raise KeyError(key)
+        self._pinned.add(key)
 
-    def _evict(self, keep: Collection[int]) -> int:
-        for candidate in self._slot_of:
-            if candidate not in self._pinned and candidate not in keep:
-                return self._slot_of.pop(candidate)
-        raise RuntimeError(
-            f"no free adapter slot: all {self.num_slots} are pinned ({len(self._pinned)}) or used "
-            "by the current batch; raise --max-adapters or pin fewer adapters"
-        )
+    def unpin(self, key: Hashable) -> None:
+        """Let the key be evicted again."""
+        self._pinned.discard(key)
+
+    def _evict(self, keep: Collection[Hashable]) -> int:
+        spare = [key for key in self._slot_of if key not in keep]
+        if not spare:
+            raise RuntimeError(
+                f"no free adapter slot: all {self.num_slots} are used by the current batch; raise "
+                "--max-adapters"
+            )
+        # A pin gives way before a batch fails, which would be the end of the engine.
+        victim = next((key for key in spare if key not in self._pinned), spare[0])
+        self.num_evictions += 1
+        return self._slot_of.pop(victim)

@@ -119,8 +119,11 @@ BAD = {
 }
 
 KINDS = {
-    "pooled": ({"num_vectors": 2, "pooling": "max"}, "pools by max"),
-    "input": ({"feedforward_modules": ["q_proj"]}, "scales the input"),
+    "pooled": (
+        {"num_vectors": 2, "pooling": "max", "feedforward_modules": ["down_proj"]},
+        "two scales per input",
+    ),
+    "input": ({"feedforward_modules": ["o_proj"]}, "scales the input of"),
 }
 
 
@@ -129,10 +132,11 @@ def test_an_adapter_of_a_kind_that_is_not_served_is_refused(llm, base, tmp_path,
     from serving.engine import load_adapter
 
     settings, message = KINDS[kind]
+    targets = ["q_proj", *settings["feedforward_modules"]]
     folder = tiny.make_adapter(
-        tmp_path / "other" / "v1", base, degree=1, target_modules=["q_proj"], seed=0, **settings
+        tmp_path / "other" / "v1", base, degree=1, target_modules=targets, seed=0, **settings
     )
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, BaseMismatchError), match=message):
         load_adapter(llm, AdapterVersion("other", "v1", folder))
 
 

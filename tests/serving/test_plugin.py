@@ -7,7 +7,7 @@ import pytest
 from propulsion.errors import ConfigError
 from serving import plugin, vllm_compat
 from serving.engine import adapter_request, engine_options
-from serving.worker.layers import find_layers
+from serving.worker.targets import find_layers
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,8 @@ def test_engine_options_switch_the_plug_in_on_and_keep_the_callers_options(tmp_p
     options = engine_options(
         tmp_path, max_adapters=3, seed=7, additional_config={"mine": 1}, max_cpu_adapters=5
     )
-    assert options["additional_config"] == {"mine": 1, "propulsion": {"enabled": True}}
+    assert options["additional_config"]["mine"] == 1
+    assert options["additional_config"]["propulsion"]["enabled"]
     assert (options["max_loras"], options["max_cpu_loras"], options["seed"]) == (3, 5, 7)
     with pytest.raises(ConfigError, match="max_cpu_adapters"):
         engine_options(tmp_path, max_adapters=3, max_cpu_adapters=2)
@@ -91,8 +92,9 @@ def test_a_tensor_parallel_rank_takes_its_own_heads_and_shares_replicated_ones()
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
     model.qkv_proj, model.gate_up_proj = qkv, gate_up
-    parts = {name: part for layer in find_layers(model) for name, part in layer.parts.items()}
-    shown = {name: (p.offset, p.size, p.source_offset, p.source_size) for name, p in parts.items()}
+    layers = find_layers(model, {})
+    parts = {name: part for layer in layers for name, part in layer.outputs.items()}
+    shown = {name: (p.offset, p.size, p.columns.start, p.source_size) for name, p in parts.items()}
     assert shown == {
         "q_proj": (0, 64, 192, 256),
         "k_proj": (64, 32, 32, 64),

@@ -15,29 +15,46 @@ PROMPTS = [
 ]
 
 
-def make_base(folder: Path, seed: int = 0) -> Path:
-    """Save a 2-layer LLaMA (hidden 64, 2 heads of 32, 1 key/value head) and a byte tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+    """Save a random 2-layer model (hidden 64, 2 heads of 32) and a byte tokenizer."""
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=256,
-        bos_token_id=256,
-        eos_token_id=257,
-        tie_word_embeddings=False,
-        # Large weights make random logits differ enough that greedy choices are never a near tie.
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(_config(architecture)).save_pretrained(folder)
     _byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def _config(architecture: str):
+    from transformers import BloomConfig, GPTJConfig, LlamaConfig, Qwen2Config
+
+    # Large weights make random logits differ enough that greedy choices are never a near tie.
+    shared = {
+        "vocab_size": VOCAB_SIZE,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.3,
+    }
+    llama_like = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    if architecture == "bloom":
+        # As published: vLLM loads no BLOOM with a head of its own.
+        return BloomConfig(
+            hidden_size=64, n_layer=2, n_head=2, **{**shared, "tie_word_embeddings": True}
+        )
+    if architecture == "gptj":
+        return GPTJConfig(
+            n_embd=64, n_layer=2, n_head=2, rotary_dim=16, n_positions=256, n_inner=96, **shared
+        )
+    if architecture == "qwen2":
+        return Qwen2Config(num_key_value_heads=2, **llama_like, **shared)
+    return LlamaConfig(num_key_value_heads=1, head_dim=32, **llama_like, **shared)
 
 
 def _byte_tokenizer():
@@ -66,7 +83,7 @@ def make_adapter(
 ) -> Path:
     """Save a Propulsion adapter whose effective scales lie roughly within 1 ± `spread`."""
     from peft import get_peft_model
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from propulsion import PropulsionConfig
 
@@ -76,13 +93,56 @@ def make_adapter(
         base_model_name_or_path=str(base),
         **settings,
     )
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "propulsion_delta" in name:
                 scale = 1 + spread * (2 * torch.rand(parameter.shape, generator=generator) - 1)
                 parameter.copy_(scale ** (1 / degree) - 1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_lora(folder: Path, base: Path, target_modules: list[str], seed: int) -> Path:
+    """Save a LoRA adapter of rank 4 with random weights."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = LoraConfig(r=4, target_modules=target_modules, task_type="CAUSAL_LM")
+    return _save_random(
+        AutoModelForCausalLM.from_pretrained(base), config, "lora_", 0.2, folder, seed
+    )
+
+
+def make_ia3(
+    folder: Path, base: Path, targets: list[str], feedforward: list[str], seed: int
+) -> Path:
+    """Save an (IA)³ adapter with random vectors."""
+    from peft import IA3Config
+    from transformers import AutoModelForCausalLM
+
+    config = IA3Config(
+        target_modules=[*targets, *feedforward],
+        feedforward_modules=feedforward,
+        task_type="CAUSAL_LM",
+    )
+    return _save_random(
+        AutoModelForCausalLM.from_pretrained(base), config, "ia3_", 0.5, folder, seed
+    )
+
+
+def _save_random(base, config, marker: str, spread: float, folder: Path, seed: int) -> Path:
+    from peft import get_peft_model
+
+    model = get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if marker in name:
+                around = 1.0 if marker == "ia3_" else 0.0
+                noise = 2 * torch.rand(parameter.shape, generator=generator) - 1
+                parameter.copy_(around + spread * noise)
     model.save_pretrained(folder)
     return folder
 
@@ -98,12 +158,12 @@ def reference_tokens(
 ) -> list[list[int]]:
     """Greedy tokens of transformers, with PEFT if an adapter is given, prompt by prompt in fp32."""
     from peft import PeftModel
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import propulsion  # noqa: F401  (registers the PEFT type)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter).eval()
     answers = []

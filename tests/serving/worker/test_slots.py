@@ -43,10 +43,30 @@ def test_a_pinned_adapter_stays_until_released():
 def test_no_slot_to_give_is_an_error_that_says_so():
     table = SlotTable(2)
     table.assign(10)
+    table.assign(11)
+    with pytest.raises(RuntimeError, match="all 2 are used by the current batch"):
+        table.assign(12, keep={10, 11})
+
+
+def test_a_pin_gives_way_only_to_a_batch_that_could_not_run_otherwise():
+    table = SlotTable(2)
+    table.assign(10)
     table.pin(10)
     table.assign(11)
-    with pytest.raises(RuntimeError, match="all 2 are pinned"):
-        table.assign(12, keep={11})
+    assert not table.has_room(1, keep={11})
+    assert table.assign(12, keep={11}) == (1, True)
+    assert 10 not in table
+    assert table.num_evictions == 1
+
+
+def test_an_unpinned_adapter_can_be_evicted_again():
+    table = SlotTable(1)
+    table.assign(10)
+    table.pin(10)
+    assert not table.has_room(1)
+    table.unpin(10)
+    assert table.has_room(1)
+    assert table.assign(11) == (1, True)
 
 
 def test_pinning_needs_a_slot():
