@@ -1,8 +1,8 @@
-"""The adapter store: publish, list, resolve and verify adapters in a local folder."""
+"""The adapter store: publish, list, resolve and verify adapters in a folder, bucket or URL."""
 
 from adapters.fingerprint import base_fingerprint
 from adapters.manifest import Manifest
-from adapters.store import AdapterStore
+from adapters.store import AdapterStore, open_store
 from adapters.version import AdapterVersion
 
-__all__ = ["AdapterStore", "AdapterVersion", "Manifest", "base_fingerprint"]
+__all__ = ["AdapterStore", "AdapterVersion", "Manifest", "base_fingerprint", "open_store"]

@@ -69,23 +69,39 @@ class Manifest(BaseModel):
     )
     num_parameters: int = Field(ge=0, description="Numbers in adapter_model.safetensors.")
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files but the manifest."""
+        return sum(file.bytes for file in self.files.values())
+
 
 def load_manifest(path: Path, *, name: str, version: str) -> Manifest:
-    """Read the manifest of one version.
+    """Read the manifest of one version from a local folder.
 
     Raises:
         AdapterCorruptError: it is missing, malformed, or of another name or version.
     """
     try:
         with open_regular(path) as file:
-            manifest = Manifest.model_validate_json(file.read())
+            data = file.read()
     except OSError as error:
         raise AdapterCorruptError(f"{path}: cannot be read: {error.strerror}.") from error
+    return parse_manifest(data, str(path), name=name, version=version)
+
+
+def parse_manifest(data: bytes, where: str, *, name: str, version: str) -> Manifest:
+    """The manifest of one version from the text that lies at `where`.
+
+    Raises:
+        AdapterCorruptError: it is malformed, or of another name or version.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise AdapterCorruptError(f"{path}: not a manifest: {first_problem(error)}.") from error
+        raise AdapterCorruptError(f"{where}: not a manifest: {first_problem(error)}.") from error
     if (manifest.name, manifest.version) != (name, version):
         raise AdapterCorruptError(
-            f"{path}: describes {manifest.name}@{manifest.version}, but lies in {name}@{version}; "
+            f"{where}: describes {manifest.name}@{manifest.version}, but lies in {name}@{version}; "
             "versions are not copied by hand: publish the adapter instead."
         )
     return manifest

@@ -1,29 +1,48 @@
-"""The adapter store: `<path>/<name>/<version>/` and `<path>/<name>/aliases.json`."""
+"""The adapter store: `<store>/<name>/<version>/`, `<name>/aliases.json`, `<name>/splits.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from adapters.aliases import prepared_aliases, read_aliases
-from adapters.durable_files import locked, sync_folder
-from adapters.listing import existing_versions, list_names, list_versions, no_selector
+from adapters.backends.interface import Backend
+from adapters.backends.opening import open_backend
+from adapters.collection import GcReport, collect
+from adapters.documents import (
+    ALIASES_FILE,
+    SPLITS_FILE,
+    Aliases,
+    Splits,
+    normalized,
+    parse_aliases,
+    parse_splits,
+)
+from adapters.editing import change_aliases, change_splits
 from adapters.manifest import first_problem
-from adapters.publishing import LOCK_FILE, publish_folder
+from adapters.not_found import no_name, no_selector
 from adapters.reference import (
     LATEST,
+    Reference,
     check_alias,
     check_name,
     check_version,
+    is_name,
     parse_reference,
     shown,
 )
 from adapters.validate import validate_folder
 from adapters.verification import verify_version
 from adapters.version import AdapterVersion
-from propulsion.errors import AdapterNotFoundError, ConfigError, PropulsionError
+from propulsion.errors import (
+    AdapterCorruptError,
+    AdapterNotFoundError,
+    ConfigError,
+    PropulsionError,
+)
 
 # Inside the class `list` is its method.
 Names: TypeAlias = list[str]
@@ -31,15 +50,49 @@ Versions: TypeAlias = list[AdapterVersion]
 
 
 class AdapterStore:
-    """Adapters in a local folder, made by the first publish; a missing one lists as empty.
+    """Adapters in a local folder, an S3-compatible bucket or any file system of fsspec.
 
-    Any number of processes may publish and read at once. Symbolic links inside a store are not
-    followed: what they name is not in it. Every method raises PropulsionError if the folder cannot
-    be read.
+    Any number of processes and threads may publish and read at once. A place that holds nothing yet
+    lists as empty. Every method raises StoreUnavailableError if the place cannot be reached or read
+    now, within seconds.
+
+    Args:
+        location: path of a folder, which the first publish makes, or `file://`, `s3://bucket/prefix`
+            or another URL of fsspec. S3 takes its endpoint and credentials from the usual AWS_*
+            environment, AWS_ENDPOINT_URL included.
+        cache: folder for the files of a remote store; by default one for its URL below
+            $XDG_CACHE_HOME or ~/.cache. A local store has no cache.
+        cache_bytes: size the cache is kept to by dropping what was used least recently; versions
+            that are held stay. None does not limit it.
+        alias_ttl_seconds: how old what a remote store says may be: aliases, splits, whether a
+            version that was seen still exists. Own changes are seen at once.
+
+    Raises:
+        ConfigError: the location is malformed, or its fsspec driver is not installed.
+
+    Attributes:
+        location: path or URL, without credentials.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        cache: str | Path | None = None,
+        cache_bytes: int | None = None,
+        alias_ttl_seconds: float = 5.0,
+    ) -> None:
+        self._backend: Backend = open_backend(
+            location, cache=cache, cache_bytes=cache_bytes, alias_ttl_seconds=alias_ttl_seconds
+        )
+        self.location = self._backend.location
+
+    @property
+    def path(self) -> Path:
+        """The folder of a local store; raises ConfigError for a remote one."""
+        if self._backend.folder is None:
+            raise ConfigError(f"The adapter store {self.location} is not a local folder.")
+        return self._backend.folder
 
     def publish(
         self,
@@ -62,8 +115,8 @@ class AdapterStore:
             training_config: the run's settings, JSON.
             parent: reference in this store to the version this one was trained on from; kept as
                 `name@version`.
-            aliases: moved to the new version in the same locked step, so that of two concurrent
-                publishers the later version gets them.
+            aliases: moved to the new version, which ends their splits; of two concurrent publishers
+                the later version gets them.
 
         Raises:
             ConfigError: a name, alias, parent or manifest value is malformed.
@@ -89,42 +142,70 @@ class AdapterStore:
         try:
             # The copy is what counts and is checked again; this spares a bad folder the copying.
             validate_folder(source)
-            made = self._make_folder(name)
-            version = publish_folder(source, made, aliases=aliases, details=details)
+            version = self._backend.publish(source, name, aliases=aliases, details=details)
         except ValidationError as error:
             raise ConfigError(f"Cannot publish {name}: {first_problem(error)}.") from error
         except OSError as error:
             raise PropulsionError(
-                f"Cannot publish {source} to {self.path / name}: {error}. Nothing was published; "
-                "check that the store is writable and its disk has room, then publish again."
+                f"Cannot publish {source} to {self._backend.where(name)}: {error}. Nothing was "
+                "published; check that the store is writable and its disk has room, then publish "
+                "again."
             ) from error
-        return AdapterVersion(name, version, made / version)
+        return self._backend.version(name, version)
 
     def list(self) -> Versions:
-        """Every version of every name, by name and number; reads folder names only."""
+        """Every version of every name, by name and number; reads names only."""
         return [
-            version for name in list_names(self.path) for version in list_versions(self.path, name)
+            self._backend.version(name, version)
+            for name, versions in sorted(self._backend.catalog().items())
+            for version in versions
         ]
 
     def names(self) -> Names:
         """The names that have a version, sorted."""
-        return [name for name in list_names(self.path) if list_versions(self.path, name)]
+        return sorted(self._backend.catalog())
 
-    def aliases(self, name: str) -> dict[str, str]:
+    def versions(self, name: str) -> Versions:
+        """The versions of one name, by number.
+
+        Raises:
+            AdapterNotFoundError: the store has no such name.
+        """
+        return [self._backend.version(name, version) for version in self._existing(name)]
+
+    def aliases(self, name: str) -> Aliases:
         """The aliases of one name, alias to version.
 
         Raises:
             AdapterNotFoundError: the store has no such name.
             AdapterCorruptError: its aliases.json is malformed.
         """
-        existing_versions(self.path, name)
-        return read_aliases(self.path / name)
+        aliases = self._aliases(name) if is_name(name) else {}
+        if not aliases:
+            self._existing(name)
+        return aliases
+
+    def splits(self, name: str) -> Splits:
+        """The weighted splits of one name: alias to the weights, of sum 1, of versions.
+
+        Raises:
+            AdapterNotFoundError: the store has no such name.
+            AdapterCorruptError: its splits.json is malformed.
+        """
+        if not is_name(name):
+            raise self._no_name(name)
+        document = self._backend.read_document(name, SPLITS_FILE, fresh=False)
+        splits = parse_splits(document.data, self._backend.where(name, SPLITS_FILE))
+        # A name with aliases has a version, which spares most names the listing.
+        if not splits and not self._aliases(name):
+            self._existing(name)
+        return splits
 
     def resolve(self, reference: str) -> AdapterVersion:
         """The version that `name`, `name@version` or `name@alias` means now.
 
-        A bare name means its alias `latest`. The manifest is read, the other files are not: see
-        `verify`.
+        A bare name means its alias `latest`; splits are ignored, so that a reference has one
+        meaning. The manifest is read, the other files are not: see `pull` and `verify`.
 
         Raises:
             AdapterNotFoundError: there is none; the message lists what there is.
@@ -134,60 +215,240 @@ class AdapterStore:
             wanted = parse_reference(reference)
         except ConfigError as error:
             raise AdapterNotFoundError(f"No adapter {shown(reference)}: {error}") from error
-        versions = existing_versions(self.path, wanted.name)
-        aliases = {} if wanted.is_version else read_aliases(self.path / wanted.name)
-        found = versions.get(aliases.get(wanted.selector, wanted.selector))
-        if found is None:
-            raise AdapterNotFoundError(
-                no_selector(wanted.name, wanted.selector, list(versions), aliases)
-            )
+        aliases = {} if wanted.is_version else self._aliases(wanted.name)
+        version = wanted.selector if wanted.is_version else aliases.get(wanted.selector)
+        if version is None or not self._backend.has_version(wanted.name, version):
+            raise self._no_version(wanted, aliases)
+        found = self._backend.version(wanted.name, version)
         _ = found.manifest
         return found
 
-    def verify(self, version: str | AdapterVersion) -> AdapterVersion:
-        """Check every file of a version, given by reference or itself, against its manifest.
+    def pull(self, version: str | AdapterVersion) -> AdapterVersion:
+        """Have a version's files at its `path`.
 
-        Reads all its bytes: checksums, then configuration, tensor names, shapes and values.
+        A remote store's are copied into the cache, unless they are there, with their checksums
+        compared on the way; where they could be evicted, use `hold`. A local store's are verified.
+
+        Raises:
+            AdapterNotFoundError: the store has no such version.
+            AdapterCorruptError: a file is missing, changed or malformed; the message names it.
+            PropulsionError: the cache cannot be written.
+        """
+        found = self._given(version)
+        if self._backend.folder is not None:
+            return verify_version(found)
+        with self._backend.hold(found):
+            return found
+
+    @contextmanager
+    def hold(self, version: str | AdapterVersion) -> Iterator[AdapterVersion]:
+        """Pull and verify a version, and keep its files where they are until the context is left.
 
         Raises:
             AdapterNotFoundError: the store has no such version.
             AdapterCorruptError: a file is missing, unlisted, changed or malformed.
+            PropulsionError: the cache cannot be written.
         """
-        return verify_version(self.resolve(version) if isinstance(version, str) else version)
+        found = self._given(version)
+        with self._backend.hold(found):
+            try:
+                verify_version(found)
+            except AdapterCorruptError:
+                if not self._backend.discard(found):
+                    raise
+            else:
+                yield found
+                return
+        # The cached copy was damaged; what is fetched anew is as good as the store.
+        with self._backend.hold(found):
+            verify_version(found)
+            yield found
+
+    def verify(self, version: str | AdapterVersion) -> AdapterVersion:
+        """Check every file of a version, given by reference or itself, against its manifest.
+
+        Reads all its bytes: checksums, then configuration, tensor names, shapes and values. A
+        remote version is pulled; a damaged copy in the cache is fetched again.
+
+        Raises:
+            AdapterNotFoundError: the store has no such version.
+            AdapterCorruptError: a file is missing, unlisted, changed or malformed.
+            PropulsionError: the cache cannot be written.
+        """
+        with self.hold(version) as held:
+            return held
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version, in one step for every reader; this is how to roll back.
 
+        The alias's split, if there is one, ends in the same step.
+
         Raises:
             ConfigError: the alias or version is malformed.
             AdapterNotFoundError: the store has no such name or version.
-            AdapterCorruptError: the present aliases.json is malformed.
+            AdapterCorruptError: the present aliases.json or splits.json is malformed.
             PropulsionError: the store cannot be written; the alias is unchanged.
         """
         check_alias(alias)
-        check_version(version)
-        versions = existing_versions(self.path, name)
-        if version not in versions:
-            raise AdapterNotFoundError(no_selector(name, version, list(versions), {}))
-        folder = self.path / name
+        self._require(name, [version])
+        with self._editing(name, f"set alias {alias}"):
+            change_aliases(self._backend, name, lambda aliases: {**aliases, alias: version})
+            change_splits(self._backend, name, lambda splits: _without(splits, alias))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias and its split.
+
+        Raises:
+            AdapterNotFoundError: the name has neither.
+            AdapterCorruptError, PropulsionError: as `set_alias`.
+        """
+        self._existing(name)
+        removed: set[str] = set()
+
+        def drop(present: dict[str, Any]) -> dict[str, Any]:
+            removed.update({alias} & present.keys())
+            return _without(present, alias)
+
+        with self._editing(name, f"delete alias {alias}"):
+            change_aliases(self._backend, name, drop)
+            change_splits(self._backend, name, drop)
+        if not removed:
+            raise AdapterNotFoundError(f"Adapter {name} has no alias {shown(alias)}.")
+
+    def set_split(self, name: str, alias: str, weights: Mapping[str, float]) -> None:
+        """Split an alias between versions, which a server draws from for each request.
+
+        Args:
+            name: the adapter.
+            alias: need not be set; `resolve` keeps following it and ignores the split.
+            weights: version to a weight above 0; kept divided by their sum.
+
+        Raises:
+            ConfigError: the alias, a version or a weight is malformed.
+            AdapterNotFoundError: the store has no such name or version.
+            AdapterCorruptError: the present splits.json is malformed.
+            PropulsionError: the store cannot be written; the split is unchanged.
+        """
+        check_alias(alias)
+        shares = normalized(weights)
+        self._require(name, [*shares])
+        with self._editing(name, f"split alias {alias}"):
+            change_splits(self._backend, name, lambda splits: {**splits, alias: shares})
+
+    def delete_split(self, name: str, alias: str) -> None:
+        """End the split of an alias, which then means what the alias says.
+
+        Raises:
+            AdapterNotFoundError: there is none.
+            AdapterCorruptError, PropulsionError: as `set_split`.
+        """
+        self._existing(name)
+        removed: set[str] = set()
+
+        def drop(present: Splits) -> Splits:
+            removed.update({alias} & present.keys())
+            return _without(present, alias)
+
+        with self._editing(name, f"end the split of {alias}"):
+            change_splits(self._backend, name, drop)
+        if not removed:
+            raise AdapterNotFoundError(f"Alias {shown(alias)} of {name} is not split.")
+
+    def gc(
+        self,
+        *,
+        keep_last: int = 10,
+        min_age: timedelta = timedelta(days=1),
+        dry_run: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> GcReport:
+        """Remove old versions that no alias or split names, and what interrupted publishes left.
+
+        That another version names one as its parent does not keep it: lineage is for reading.
+
+        Args:
+            keep_last: newest versions of each name that stay in any case, 1 or more.
+            min_age: how old a version has to be.
+            dry_run: remove nothing, say what would be.
+            names: look at these adapters only.
+
+        Returns:
+            What was, or would be, removed. Versions with a damaged manifest stay.
+
+        Raises:
+            ConfigError: `keep_last` is below 1 or `min_age` is negative.
+            AdapterNotFoundError: one of `names` is not in the store.
+            AdapterCorruptError: the aliases or splits of a name cannot be read.
+            PropulsionError: something cannot be removed.
+        """
+        for name in names or ():
+            self._existing(name)
+        return collect(
+            self._backend, keep_last=keep_last, min_age=min_age, dry_run=dry_run, names=names
+        )
+
+    def where(self, version: AdapterVersion) -> str:
+        """Path or URL of a version in the store itself, rather than in the cache."""
+        return self._backend.where(version.name, version.version)
+
+    def _given(self, version: str | AdapterVersion) -> AdapterVersion:
+        return self.resolve(version) if isinstance(version, str) else version
+
+    def _aliases(self, name: str) -> Aliases:
+        document = self._backend.read_document(name, ALIASES_FILE, fresh=False)
+        return parse_aliases(document.data, self._backend.where(name, ALIASES_FILE))
+
+    def _existing(self, name: str) -> Names:
+        versions = self._backend.versions(name) if is_name(name) else []
+        if not versions:
+            raise self._no_name(name)
+        return versions
+
+    def _require(self, name: str, versions: Sequence[str]) -> None:
+        for version in versions:
+            check_version(version)
+        for version in versions:
+            if not is_name(name) or not self._backend.has_version(name, version):
+                raise self._no_version(Reference(name, version), {})
+
+    def _no_name(self, name: str) -> AdapterNotFoundError:
+        return AdapterNotFoundError(no_name(self.location, name, self._backend.names()))
+
+    def _no_version(self, wanted: Reference, aliases: Aliases) -> AdapterNotFoundError:
         try:
-            with locked(folder / LOCK_FILE):
-                wanted = {**read_aliases(folder), alias: version}
-                with prepared_aliases(folder, wanted) as commit:
-                    commit()
+            versions = self._existing(wanted.name)
+        except AdapterNotFoundError as error:
+            return error
+        known = aliases or ({} if wanted.is_version else self._aliases(wanted.name))
+        return AdapterNotFoundError(no_selector(wanted.name, wanted.selector, versions, known))
+
+    @contextmanager
+    def _editing(self, name: str, what: str) -> Iterator[None]:
+        try:
+            with self._backend.exclusive(name):
+                yield
         except OSError as error:
             raise PropulsionError(
-                f"Cannot set alias {alias} of {name} in {self.path}: {error}. Check that the store "
-                "is writable and its disk has room."
+                f"Cannot {what} of {name} in {self.location}: {error}. Check that the store is "
+                "writable and its disk has room."
             ) from error
 
-    def _make_folder(self, name: str) -> Path:
-        folder = self.path / name
-        if folder.is_symlink():
-            raise ConfigError(f"{folder} is a symbolic link; a store holds its adapters itself.")
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(self.path)
-        return folder
+
+def open_store(
+    location: str | Path,
+    *,
+    cache: str | Path | None = None,
+    cache_bytes: int | None = None,
+    alias_ttl_seconds: float = 5.0,
+) -> AdapterStore:
+    """The store at a path or URL; arguments and errors are those of `AdapterStore`."""
+    return AdapterStore(
+        location, cache=cache, cache_bytes=cache_bytes, alias_ttl_seconds=alias_ttl_seconds
+    )
+
+
+def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
 
 
 def _as_json(what: str, value: Mapping[str, Any] | None) -> Any:

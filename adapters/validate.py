@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.lora import check_lora
 from adapters.manifest import CONFIG_FILE, WEIGHTS_FILE
 from adapters.safetensors_header import TensorInfo, read_header
 from propulsion.errors import AdapterCorruptError
@@ -27,7 +28,8 @@ def validate_folder(folder: Path) -> AdapterFacts:
 
     Raises:
         AdapterCorruptError: a file is missing, malformed or truncated, a tensor is not finite, or
-            a Propulsion tensor does not fit the configuration. The message names file and tensor.
+            a Propulsion or LoRA tensor does not fit the configuration. The message names file and
+            tensor.
         OSError: a file cannot be read.
     """
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
@@ -37,8 +39,13 @@ def validate_folder(folder: Path) -> AdapterFacts:
     tensors = read_header(weights_path)
     if not tensors:
         raise AdapterCorruptError(f"{weights_path}: holds no tensor.")
+    saved_modules = config.get("modules_to_save") or []
+    if not isinstance(saved_modules, list) or not all(isinstance(m, str) for m in saved_modules):
+        raise AdapterCorruptError(f"{config_path}: modules_to_save is not a list of module names.")
     if config["peft_type"] == "PROPULSION":
-        _check_propulsion(weights_path, tensors, config)
+        _check_propulsion(weights_path, tensors, config, saved_modules)
+    elif config["peft_type"] == "LORA":
+        check_lora(weights_path, tensors, config, saved_modules)
     _check_finite(weights_path, tensors)
     return AdapterFacts(
         peft_type=config["peft_type"],
@@ -73,17 +80,15 @@ def _pickle_hint(folder: Path) -> str:
 
 
 def _check_propulsion(
-    path: Path, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    config: Mapping[str, Any],
+    saved_modules: list[str],
 ) -> None:
     num_vectors = config.get("num_vectors")
     if type(num_vectors) is not int or num_vectors < 1:
         raise AdapterCorruptError(
             f"{path.with_name(CONFIG_FILE)}: num_vectors is {num_vectors!r}, expected 1 or more."
-        )
-    saved_modules = config.get("modules_to_save") or []
-    if not isinstance(saved_modules, list) or not all(isinstance(m, str) for m in saved_modules):
-        raise AdapterCorruptError(
-            f"{path.with_name(CONFIG_FILE)}: modules_to_save is not a list of module names."
         )
     deltas = {name: tensor for name, tensor in tensors.items() if name.endswith(_DELTA_SUFFIX)}
     if not deltas:

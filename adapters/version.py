@@ -1,8 +1,10 @@
 """One published version of an adapter."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from adapters.manifest import MANIFEST_FILE, Manifest, load_manifest
 from propulsion.errors import BaseMismatchError
@@ -12,12 +14,20 @@ from propulsion.errors import BaseMismatchError
 class AdapterVersion:
     """A version in a store; `path` is a PEFT folder that `PeftModel.from_pretrained` takes.
 
-    Its manifest is read when first asked for, so that one damaged version spoils no listing.
+    In a remote store `path` lies in the local cache and is there once the version was pulled. The
+    manifest is read when first asked for, so that one damaged version spoils no listing.
+
+    Attributes:
+        name: of the adapter.
+        version: v1, v2, ….
+        path: the local folder.
+        fetch_manifest: reads the manifest of a remote version; None reads it from `path`.
     """
 
     name: str
     version: str
     path: Path
+    fetch_manifest: Callable[[], Manifest] | None = field(default=None, compare=False, repr=False)
 
     @property
     def reference(self) -> str:
@@ -33,7 +43,11 @@ class AdapterVersion:
 
         Raises:
             AdapterCorruptError: it is missing or malformed.
+            AdapterNotFoundError: the version has gone from a remote store.
+            StoreUnavailableError: a remote store cannot be reached now.
         """
+        if self.fetch_manifest is not None:
+            return self.fetch_manifest()
         return load_manifest(self.path / MANIFEST_FILE, name=self.name, version=self.version)
 
     def require_base(self, fingerprint: str, base_path: str | Path) -> None:
@@ -56,3 +70,9 @@ class AdapterVersion:
             f"given is {base_path} ({fingerprint}). Give the base it was trained for, or train "
             "the adapter on this one."
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Connections do not travel to other processes; the manifest does.
+        if self.fetch_manifest is None:
+            return dict(self.__dict__)
+        return {**self.__dict__, "manifest": self.manifest, "fetch_manifest": None}

@@ -1,10 +1,18 @@
-"""Throughput of vLLM without adapters, and with the plug-in at 0, 1 and many adapters.
+"""What adapters cost a vLLM engine: none, ours idle, one, many and very many, and vLLM's LoRA.
 
     python -m benchmarks.serving --json runs/bench/serving.json
 
-Two engines run in processes of their own and take turns, so each round measures all side by side.
-Fields of the JSON: tokens per second, as `median`, `min` and `max` over the rounds, and `ratio` of
-the medians to `base`.
+The base is a LLaMA with random weights (8 layers of hidden 1024 unless `--base` is given). Three
+engines run in processes of their own and take turns, so that each round measures all side by side:
+vLLM without adapters, vLLM with our plug-in, vLLM with its own LoRA. Every adapter acts on all
+linear layers.
+
+Fields of the JSON: tokens per second, medians over the rounds: `base`, `plugin_idle` (plug-in on,
+no adapter used), `plugin_1`, `plugin_64` (each request its own of 64 adapters), `lora_16` (vLLM's
+LoRA of rank 8, 16 adapters), `distinct_5` and `distinct_N` (as many requests as the plug-in has
+slots, over 5 adapters or each its own, all resident); `rounds` of each, `ratio` to `base` as median,
+least and most over rounds; `first_token_seconds`: p50 and p99 for an adapter the engine never saw
+(`cold`, reading its files included) and right after (`warm`).
 """
 
 from __future__ import annotations
@@ -22,154 +30,243 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-BASE = Path(__file__).parents[1] / "examples" / "tiny_base" / "model"
+FEW = 5
+WEIGHTS = "adapter_model.safetensors"
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def publish_random_adapters(base: Path, store: Path, count: int) -> list[str]:
-    """Adapters with random offsets on all linear layers; their references."""
+def write_base(folder: Path, args: argparse.Namespace) -> Path:
+    """A LLaMA with random weights, in bf16."""
     import torch
-    from peft import get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=args.vocabulary,
+        hidden_size=args.hidden,
+        intermediate_size=11 * args.hidden // 4,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // 64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def write_adapters(folder: Path, base: Path, count: int, kind: str) -> list[Path]:
+    """Adapter folders with random weights: of kind "propulsion" or "lora"."""
+    import shutil
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
-    from adapters import AdapterStore, base_fingerprint
     from propulsion import PropulsionConfig
 
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        PropulsionConfig(preset="all", task_type="CAUSAL_LM"),
-    )
-    fingerprint = base_fingerprint(base)
-    references = []
+    options: dict[str, Any] = {"target_modules": list(LINEAR), "task_type": "CAUSAL_LM"}
+    config = LoraConfig(r=8, **options) if kind == "lora" else PropulsionConfig(**options)
+    first = folder / f"{kind}-0"
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(first)
+    shapes = {key: value.shape for key, value in load_file(first / WEIGHTS).items()}
+    folders = []
     for seed in range(count):
+        target = folder / f"{kind}-{seed}"
+        target.mkdir(exist_ok=True)
+        if seed:
+            shutil.copy(first / "adapter_config.json", target)
         generator = torch.Generator().manual_seed(seed)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = torch.randn(parameter.shape, generator=generator) * 1e-3
-        folder = store.parent / "adapter"
-        model.save_pretrained(folder)
-        version = AdapterStore(store).publish(
-            folder, f"random-{seed}", base_fingerprint=fingerprint
-        )
-        references.append(version.reference)
-    return references
+        tensors = {k: torch.randn(s, generator=generator) * 1e-3 for k, s in shapes.items()}
+        save_file(tensors, target / WEIGHTS)
+        folders.append(target)
+    return folders
 
 
-def engine_process(pipe: Connection, base: str, store: str | None, args: Any) -> None:
-    """One engine; takes lists of references ("" is the base) and answers tokens per second."""
+def engine_process(pipe: Connection, kind: str, base: str, args: argparse.Namespace) -> None:
+    """One engine; answers ("run", adapter folders or None, tokens) and ("first", folders)."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    from adapters import AdapterVersion
+    from serving.engine import adapter_request, engine_options, load_adapter
 
     options: dict[str, Any] = {
-        "dtype": "bfloat16",
+        "dtype": args.dtype,
         "enforce_eager": True,
         "max_num_seqs": args.requests,
+        "max_model_len": 512,
         "disable_log_stats": True,
         "enable_prefix_caching": False,
+        "skip_tokenizer_init": True,
     }
-    if store is None:
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    if kind == "base":
         llm = LLM(model=base, **options)
+    elif kind == "lora":
+        llm = LLM(model=base, enable_lora=True, max_loras=16, max_lora_rank=8, **options)
     else:
-        from serving.engine import engine_options
+        llm = LLM(**engine_options(base, max_adapters=args.slots, **options))
 
-        llm = LLM(**engine_options(base, max_adapters=args.adapters, **options))
-    sampling = SamplingParams(temperature=0.0, max_tokens=args.tokens, ignore_eos=True)
-    prompts = [{"prompt_token_ids": [1, *range(10, 10 + args.prompt)]}] * args.requests
-    pipe.send("ready")
-    while (references := pipe.recv()) is not None:
-        requests: Any = None
-        if store is not None:
-            from adapters import AdapterStore
-            from serving.engine import adapter_request
+    def request_of(folder: str | None) -> Any:
+        if folder is None:
+            return None
+        path = Path(folder)
+        if kind == "lora":
+            return LoRARequest(path.name, 1 + int(path.name.rpartition("-")[2]), folder)
+        return adapter_request(AdapterVersion(path.name, "v1", path))
 
-            versions = {r: AdapterStore(store).resolve(r) for r in set(references) if r}
-            requests = [adapter_request(versions[r]) if r else None for r in references]
+    def generate(folders: Sequence[str | None], num_tokens: int) -> float:
+        sampling = SamplingParams(
+            temperature=0.0, max_tokens=num_tokens, ignore_eos=True, detokenize=False
+        )
+        # No two prompts alike, none of them text: lengths are what counts.
+        prompts = [
+            {"prompt_token_ids": [1, *range(3 + i % 90, 3 + i % 90 + args.prompt - 1)]}
+            for i in range(len(folders))
+        ]
+        requests: Any = None if kind == "base" else [request_of(folder) for folder in folders]
         start = time.perf_counter()
         llm.generate(prompts, sampling, lora_request=requests, use_tqdm=False)
-        pipe.send(args.requests * args.tokens / (time.perf_counter() - start))
+        return time.perf_counter() - start
+
+    pipe.send("ready")
+    while (order := pipe.recv()) is not None:
+        task, folders, num_tokens = order
+        if task == "run":
+            pipe.send(len(folders) * num_tokens / generate(folders, num_tokens))
+            continue
+        times: list[tuple[float, float]] = []
+        for folder in folders:
+            path = Path(folder)
+            start = time.perf_counter()
+            load_adapter(llm, AdapterVersion(path.name, "v1", path))
+            cold = time.perf_counter() - start + generate([folder], 1)
+            times.append((cold, generate([folder], 1)))
+        pipe.send(times)
 
 
-def measure(base: Path, args: Any) -> dict[str, list[float]]:
-    """Tokens per second of every round, by what was measured."""
+def measure(base: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Tokens per second of every round, by what was measured, and times to the first token."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "store"
-        references = publish_random_adapters(base, store, args.adapters)
+        ours = [str(f) for f in write_adapters(Path(folder), base, args.slots, "propulsion")]
+        loras = [str(f) for f in write_adapters(Path(folder), base, 16, "lora")]
         context = multiprocessing.get_context("spawn")
-        pipes: dict[bool, Connection] = {}
-        for plugin in (False, True):
-            pipes[plugin], theirs = context.Pipe()
+        pipes: dict[str, Connection] = {}
+        for kind in ("base", "plugin", "lora"):
+            pipes[kind], theirs = context.Pipe()
             context.Process(
-                target=engine_process,
-                args=(theirs, str(base), str(store) if plugin else None, args),
-                daemon=True,
+                target=engine_process, args=(theirs, kind, str(base), args), daemon=True
             ).start()
-            pipes[plugin].recv()
-        workloads: dict[str, tuple[bool, Sequence[str]]] = {
-            "base": (False, [""] * args.requests),
-            "plugin_idle": (True, [""] * args.requests),
-            "plugin_1": (True, [references[0]] * args.requests),
-            f"plugin_{args.adapters}": (
-                True,
-                [references[i % len(references)] for i in range(args.requests)],
-            ),
+            pipes[kind].recv()
+
+        def ask(kind: str, *order: Any) -> Any:
+            pipes[kind].send(order)
+            return pipes[kind].recv()
+
+        idle = [None] * args.requests
+        workloads: dict[str, tuple[str, list[str | None], int]] = {
+            "base": ("base", idle, args.tokens),
+            "plugin_idle": ("plugin", idle, args.tokens),
+            "plugin_1": ("plugin", ours[:1] * args.requests, args.tokens),
+            "plugin_64": ("plugin", _spread(ours[:64], args.requests), args.tokens),
+            "lora_16": ("lora", _spread(loras, args.requests), args.tokens),
         }
+        first = ask("plugin", "first", ours[: args.cold], 1)
+        # Every adapter is used once, so that what is timed next is traffic, not loading.
+        ask("plugin", "run", ours, 1)
         rates: dict[str, list[float]] = {name: [] for name in workloads}
         for turn in range(args.rounds + 1):
-            for name, (plugin, wanted) in workloads.items():
-                pipes[plugin].send(list(wanted))
-                rate = pipes[plugin].recv()
-                # The first turn warms up and loads the adapters.
+            for name, (kind, folders, num_tokens) in workloads.items():
+                rate = ask(kind, "run", folders, num_tokens)
+                # The first turn warms up.
                 if turn:
                     rates[name].append(rate)
+        few, many = f"distinct_{FEW}", f"distinct_{args.slots}"
+        rates |= {few: [], many: []}
+        for _ in range(args.distinct_rounds):
+            rates[few].append(ask("plugin", "run", _spread(ours[:FEW], args.slots), 8))
+            rates[many].append(ask("plugin", "run", ours, 8))
         for pipe in pipes.values():
             pipe.send(None)
-        return rates
+        return {"rates": rates, "first": first}
+
+
+def _spread(folders: Sequence[str], count: int) -> list[str | None]:
+    return [folders[index % len(folders)] for index in range(count)]
+
+
+def report(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The JSON document."""
+    import torch
+    import vllm
+
+    rates = measured["rates"]
+    result: dict[str, Any] = {name: statistics.median(values) for name, values in rates.items()}
+    ratios = {
+        name: [value / base for value, base in zip(values, rates["base"], strict=True)]
+        for name, values in rates.items()
+        if not name.startswith("distinct")
+    }
+    few, many = rates[f"distinct_{FEW}"], rates[f"distinct_{args.slots}"]
+    ratios[f"distinct_{args.slots}_to_{FEW}"] = [b / a for a, b in zip(few, many, strict=True)]
+    result["ratio"] = {
+        name: {"median": statistics.median(values), "least": min(values), "most": max(values)}
+        for name, values in ratios.items()
+    }
+    cold, warm = (sorted(times) for times in zip(*measured["first"], strict=True))
+    result["first_token_seconds"] = {
+        name: {"p50": times[len(times) // 2], "p99": times[int(0.99 * (len(times) - 1))]}
+        for name, times in {"cold": cold, "warm": warm}.items()
+    }
+    result["rounds"] = rates
+    result["arguments"] = {key: str(value) for key, value in vars(args).items()}
+    result["machine"] = {"cpus": os.cpu_count(), "processor": platform.machine()}
+    result["versions"] = {"vllm": vllm.__version__, "torch": torch.__version__}
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--base", type=Path, default=BASE)
-    parser.add_argument("--adapters", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--base", type=Path, help="model folder instead of a random one")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--slots", type=int, default=2000, help="slots, and distinct adapters")
+    parser.add_argument("--requests", type=int, default=64, help="in one batch")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of each prompt")
     parser.add_argument("--tokens", type=int, default=32, help="tokens generated per request")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--distinct-rounds", type=int, default=3)
+    parser.add_argument("--cold", type=int, default=200, help="adapters for the first-token times")
     args = parser.parse_args()
 
-    import torch
-    import vllm
     from rich.console import Console
     from rich.table import Table
 
-    rates = measure(args.base, args)
-    baseline = statistics.median(rates["base"])
-    results = {
-        name: {
-            "median": statistics.median(values),
-            "min": min(values),
-            "max": max(values),
-            "ratio": statistics.median(values) / baseline,
-        }
-        for name, values in rates.items()
-    }
-    report = {
-        "tokens_per_second": results,
-        "rounds": args.rounds,
-        "arguments": {key: str(value) for key, value in vars(args).items()},
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
-        "versions": {"vllm": vllm.__version__, "torch": torch.__version__},
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        base = args.base or write_base(Path(folder) / "base", args)
+        result = report(measure(base, args), args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(report, indent=1) + "\n")
+    args.json.write_text(json.dumps(result, indent=1) + "\n")
     table = Table(title=f"tokens/s, {args.requests} requests x {args.tokens} tokens")
     table.add_column("")
-    for column in ("median", "min", "max", "ratio to base"):
+    for column in ("median", "least", "most", "ratio to base"):
         table.add_column(column, justify="right")
-    for name, row in results.items():
-        numbers = [f"{row[key]:,.0f}" for key in ("median", "min", "max")]
-        table.add_row(name, *numbers, f"{row['ratio']:.3f}")
-    Console().print(table)
+    for name, values in result["rounds"].items():
+        numbers = [f"{value:,.0f}" for value in (result[name], min(values), max(values))]
+        ratio = result["ratio"].get(name)
+        table.add_row(name, *numbers, f"{ratio['median']:.3f}" if ratio else "")
+    console = Console()
+    console.print(table)
+    for name, times in result["first_token_seconds"].items():
+        console.print(f"first token, {name}: p50 {times['p50']:.4f} s, p99 {times['p99']:.4f} s")
+    console.print(
+        "ratio of rates, distinct adapters:", result["ratio"][f"distinct_{args.slots}_to_{FEW}"]
+    )
 
 
 if __name__ == "__main__":

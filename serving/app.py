@@ -1,69 +1,108 @@
-"""vLLM's OpenAI app with the store's models in it, and ours around it."""
+"""vLLM's OpenAI app with the store's models, the admin API and the console in it."""
 
+import time
 from argparse import Namespace
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 
-from adapters import AdapterStore, AdapterVersion
+from adapters.store import open_store
+from propulsion.version import __version__
 from serving import vllm_compat
+from serving.admin.router import Server, build_router
+from serving.admin.schemas import EngineStatus
 from serving.config import ServeConfig
-from serving.observability.metrics import BASE, ServeMetrics
-from serving.observability.tracking import RequestTracking
+from serving.console.routes import console_routes
+from serving.observability.instrument import instrument_engine
+from serving.observability.metrics import ServeMetrics
+from serving.registry.listing import StoreListing
 from serving.registry.loader import AdapterLoader
-from serving.registry.models import StoreModels
-from serving.security.auth import ApiKeyAuth
+from serving.registry.models import ModelRefusedError, StoreModels, answer_refused
+from serving.registry.preload import preload
+from serving.registry.preparation import preparation
+from serving.registry.resolution import Resolver
 
 
-async def build_app(
-    config: ServeConfig, args: Namespace, engine: Any, base_fingerprint: str
-) -> tuple[FastAPI, Any]:
-    """The app that serves `engine` and the adapters of `config.store`.
+class Service:
+    """What outlives an engine: the store, what is known of it, and what should be loaded.
 
     Args:
         config: the server's options.
-        args: vLLM's server arguments, see `serving.server.vllm_arguments`.
-        engine: vLLM's engine client.
-        base_fingerprint: of the base the engine runs; adapters of another one are refused.
+        base_fingerprint: of the base served; adapters of another one are refused.
+        metrics: the server's.
 
-    Returns:
-        vLLM's app, and the ASGI app to serve: the same with ours around it. (vLLM's is closed to
-        further middleware once built.)
+    Attributes:
+        loader: of the engine in use.
+        restarts: engines started after the first.
     """
-    metrics = ServeMetrics(config.metrics_top_adapters)
-    store = AdapterStore(config.store.resolve())
 
-    def check(version: AdapterVersion) -> None:
-        store.verify(version).require_base(base_fingerprint, config.base)
+    def __init__(self, config: ServeConfig, base_fingerprint: str, metrics: ServeMetrics):
+        self._config = config
+        self._fingerprint = base_fingerprint
+        self._metrics = metrics
+        self._started = time.monotonic()
+        self._engine: Any = None
+        self._store = open_store(
+            config.store, cache=config.store_cache, cache_bytes=config.store_cache_bytes
+        )
+        prepare = preparation(self._store, base_fingerprint, config.base)
+        self.loader = AdapterLoader(
+            None, prepare, config.host_capacity, metrics, max_loras=config.max_lora_adapters
+        )
+        self._listing = StoreListing(self._store)
+        self._resolver = Resolver(
+            self._store, self.loader.residents, ttl_seconds=config.resolution_ttl_seconds
+        )
+        self.restarts = 0
+        metrics.set_capacity(config.host_capacity)
 
-    capacity = config.max_cpu_adapters or config.max_adapters
-    loader = AdapterLoader(engine, check, capacity, metrics)
-    count_generated_tokens(engine, metrics)
-    vllm_compat.drop_unbounded_metrics(engine)
-    tasks = await engine.get_supported_tasks()
-    app = vllm_compat.build_app(args, tasks, engine.model_config)
-    vllm_compat.delegate_model_check(StoreModels)
-    make_models = partial(StoreModels, store=store, loader=loader, metrics=metrics)
-    with vllm_compat.serving_models(make_models):
-        await vllm_compat.init_app_state(engine, app.state, args, tasks)
-    outer: Any = RequestTracking(app, metrics)
-    if config.api_keys:
-        outer = ApiKeyAuth(outer, [key.get_secret_value() for key in config.api_keys])
-    return app, outer
+    async def app(self, args: Namespace, engine: Any) -> FastAPI:
+        """The app that serves `engine`, which has loaded what should be there from the start.
 
+        Args:
+            args: vLLM's server arguments.
+            engine: vLLM's engine client, just started.
+        """
+        is_first = self._engine is None
+        self._engine = engine
+        instrument_engine(engine, self._metrics)
+        vllm_compat.drop_unbounded_metrics(engine)
+        tasks = await engine.get_supported_tasks()
+        app: FastAPI = vllm_compat.build_app(args, tasks, engine.model_config)
+        vllm_compat.delegate_model_check(StoreModels)
+        make_models = partial(
+            StoreModels,
+            resolver=self._resolver,
+            listing=self._listing,
+            loader=self.loader,
+            metrics=self._metrics,
+        )
+        with vllm_compat.serving_models(make_models):
+            await vllm_compat.init_app_state(engine, app.state, args, tasks)
+        # vLLM would stop this when its engine dies.
+        app.state.server = Namespace(should_exit=False)
+        app.add_exception_handler(ModelRefusedError, answer_refused)
+        app.include_router(self._admin_routes())
+        app.router.routes.extend(console_routes())
+        await self.loader.reset(engine)
+        if is_first:
+            await preload(self._config.preload, self._resolver, self.loader)
+        return app
 
-def count_generated_tokens(engine: Any, metrics: ServeMetrics) -> None:
-    """Have an engine client's `generate` count the tokens it yields by adapter."""
-    generate = engine.generate
+    def close(self) -> None:
+        """Let go of the store."""
+        self._resolver.close()
 
-    async def counted(*args: Any, lora_request: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        name = lora_request.lora_name.partition("@")[0] if lora_request else None
-        label = metrics.adapter_label(name) if name else BASE
-        async for output in generate(*args, lora_request=lora_request, **kwargs):
-            # The server asks for deltas or for the final output only, never for cumulative ones.
-            metrics.count_tokens(label, sum(len(choice.token_ids) for choice in output.outputs))
-            yield output
+    def _admin_routes(self) -> Any:
+        server = Server(
+            base=self._config.model_name,
+            base_fingerprint=self._fingerprint,
+            version=__version__,
+            engine=self._engine_status,
+            started=self._started,
+        )
+        return build_router(self._store, self._listing, self.loader, self._resolver, server)
 
-    engine.generate = counted
+    def _engine_status(self) -> EngineStatus:
+        return EngineStatus(healthy=not self._engine.errored, restarts=self.restarts)

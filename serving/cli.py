@@ -1,61 +1,55 @@
-"""The command `propulsion serve`."""
+"""The command `propulsion serve`, its options made from `ServeConfig`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+import inspect
+from typing import Annotated, Any, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
 from serving.config import ServeConfig, serve_config
 
-_FIELDS = ServeConfig.model_fields
+_NAMES = {
+    "api_keys": "--api-key",
+    "scaled_kinds": "--scaled-kind",
+    "scaled_modules": "--scaled-module",
+}
+_ENVIRONMENT = {
+    "api_keys": "PROPULSION_API_KEY",
+    "keys_file": "PROPULSION_KEYS_FILE",
+    "store": "PROPULSION_STORE",
+}
 
 
-def _option(field: str, *names: str, **options: Any) -> Any:
-    return typer.Option(*names, help=_FIELDS[field].description, **options)
-
-
-def serve(
-    base: Annotated[Path, _option("base", "--base")],
-    store: Annotated[Path, _option("store", "--store")],
-    host: Annotated[str, _option("host")] = _FIELDS["host"].default,
-    port: Annotated[int, _option("port")] = _FIELDS["port"].default,
-    served_name: Annotated[str | None, _option("served_name")] = None,
-    max_adapters: Annotated[int, _option("max_adapters")] = _FIELDS["max_adapters"].default,
-    max_cpu_adapters: Annotated[int | None, _option("max_cpu_adapters")] = None,
-    dtype: Annotated[str, _option("dtype")] = _FIELDS["dtype"].default,
-    enforce_eager: Annotated[bool | None, _option("enforce_eager")] = None,
-    max_model_len: Annotated[int | None, _option("max_model_len")] = None,
-    api_key: Annotated[
-        list[str] | None,
-        _option("api_keys", "--api-key", envvar="PROPULSION_API_KEY", show_envvar=False),
-    ] = None,
-    metrics_top_adapters: Annotated[int, _option("metrics_top_adapters")] = _FIELDS[
-        "metrics_top_adapters"
-    ].default,
-    drain_seconds: Annotated[int, _option("drain_seconds")] = _FIELDS["drain_seconds"].default,
-    vllm_args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[-- VLLM OPTIONS]", help=_FIELDS["vllm_args"].description),
-    ] = None,
-) -> None:
+def serve(**options: Any) -> None:
     """Serve a base model and every adapter of a store to OpenAI clients."""
-    config = serve_config(
-        base=base,
-        store=store,
-        host=host,
-        port=port,
-        served_name=served_name,
-        max_adapters=max_adapters,
-        max_cpu_adapters=max_cpu_adapters,
-        dtype=dtype,
-        enforce_eager=enforce_eager,
-        max_model_len=max_model_len,
-        api_keys=tuple(api_key or ()),
-        metrics_top_adapters=metrics_top_adapters,
-        drain_seconds=drain_seconds,
-        vllm_args=tuple(vllm_args or ()),
-    )
+    # What was not said is the configuration's own default.
+    config = serve_config(**{name: value for name, value in options.items() if value is not None})
     # Imported here so that `--help` and a wrong option answer at once.
     from serving.server import run
 
     raise typer.Exit(run(config))
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind: Any = field.annotation
+    default: Any = inspect.Parameter.empty if field.is_required() else field.default
+    if get_origin(kind) is tuple:
+        # As text, which the configuration then checks: typer knows no lists of anything else.
+        kind, default = list[str] | None, None
+    if name == "vllm_args":
+        info: Any = typer.Argument(metavar="[-- VLLM OPTIONS]", help=field.description)
+    else:
+        declared = [_NAMES[name]] if name in _NAMES else []
+        info = typer.Option(
+            *declared, help=field.description, envvar=_ENVIRONMENT.get(name), show_envvar=False
+        )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+_parameters = [_parameter(name, field) for name, field in ServeConfig.model_fields.items()]
+# Typer reads both; options that must be given come first in its help.
+_parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}

@@ -1,22 +1,32 @@
-"""What the server can be told, each option explained once: here."""
+"""What the server can be told, each option explained once: here and in the parts' own models."""
 
 import ipaddress
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from propulsion.errors import ConfigError
+from serving.observability.config import ObservabilityConfig
+from serving.plugin import KINDS, Kind
+from serving.security.config import SecurityConfig
 
 
-class ServeConfig(BaseModel):
+class ServeConfig(SecurityConfig, ObservabilityConfig):
     """Options of `propulsion serve`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     base: Path = Field(description="Folder of the frozen base model, in Hugging Face format.")
-    store: Path = Field(description="Folder of the adapter store.")
+    store: Annotated[str, BeforeValidator(str)] = Field(
+        description="Adapter store: a folder, s3://bucket/prefix or another URL."
+    )
+    store_cache: Path | None = Field(
+        None, description="Folder that versions of a remote store are copied to."
+    )
+    store_cache_bytes: int | None = Field(
+        None, ge=1, description="Size limit of that folder; unlimited by default."
+    )
     host: str = Field(
-        "127.0.0.1", description="Address to listen on; one beyond loopback needs an API key."
+        "127.0.0.1", description="Address to listen on; one beyond loopback needs API keys."
     )
     port: int = Field(8000, ge=1, le=65535, description="TCP port to listen on.")
     served_name: str | None = Field(
@@ -32,6 +42,28 @@ class ServeConfig(BaseModel):
         ge=1,
         description="Adapters kept in host memory, at least --max-adapters, which is the default.",
     )
+    max_lora_adapters: int = Field(
+        0, ge=0, description="LoRA adapters served at a time, beside Propulsion ones."
+    )
+    scaled_kinds: tuple[Kind, ...] = Field(
+        KINDS, min_length=1, description="Kinds of layers that adapters may scale; repeatable."
+    )
+    scaled_modules: tuple[str, ...] = Field(
+        (),
+        description="Only modules of these names may be scaled, which makes bank rows smaller; "
+        "repeatable. By default all.",
+    )
+    bank_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="How the bank holds scales; arithmetic is in float32 always."
+    )
+    preload: tuple[str, ...] = Field(
+        (), description="Adapter to load and pin before the first request; repeatable."
+    )
+    resolution_ttl_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="How long a name may mean what it meant after someone else moved its alias.",
+    )
     dtype: str = Field(
         "auto", description="Activations of the base model: auto, float32, bfloat16 or float16."
     )
@@ -40,14 +72,6 @@ class ServeConfig(BaseModel):
     )
     max_model_len: int | None = Field(
         None, ge=1, description="Longest prompt plus answer in tokens; the model's own by default."
-    )
-    api_keys: tuple[SecretStr, ...] = Field(
-        (), description="Keys that clients may authenticate with, also PROPULSION_API_KEY."
-    )
-    metrics_top_adapters: int = Field(
-        50,
-        ge=0,
-        description="Adapters with metrics series of their own; further ones share `other`.",
     )
     drain_seconds: int = Field(
         30, ge=0, description="On SIGTERM, seconds that running requests get to finish."
@@ -59,14 +83,22 @@ class ServeConfig(BaseModel):
         """The name by which requests mean the base model."""
         return self.served_name or self.base.resolve().name
 
+    @property
+    def host_capacity(self) -> int:
+        """Adapters kept in host memory."""
+        return self.max_cpu_adapters or self.max_adapters
+
 
 def serve_config(**options: object) -> ServeConfig:
     """A checked ServeConfig.
 
     Raises:
-        ConfigError: an option is unknown or malformed, a folder is missing, or the address is open
-            to other machines while there is no API key.
+        ConfigError: an option is unknown or malformed, a folder is missing, the keys cannot be
+            used, or the address is open to other machines while there are none.
     """
+    # Imported here: reading keys needs yaml, `--help` does not.
+    from serving.security.keys import KeyRing
+
     try:
         config = ServeConfig(**options)
     except ValidationError as error:
@@ -75,14 +107,13 @@ def serve_config(**options: object) -> ServeConfig:
         raise ConfigError(f"serve option {where}: {problem['msg']}") from error
     if not config.base.is_dir():
         raise ConfigError(f"--base {config.base}: there is no such folder")
-    if not config.store.is_dir():
+    if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"--store {config.store}: there is no such folder")
-    if any(not key.get_secret_value().strip() for key in config.api_keys):
-        raise ConfigError("an API key is empty: unset PROPULSION_API_KEY or give it a value")
-    if not config.api_keys and not is_loopback(config.host):
+    KeyRing(config.api_keys, config.keys_file)
+    if not config.asks_for_keys and not is_loopback(config.host):
         raise ConfigError(
-            f"--host {config.host} can be reached from other machines: give --api-key or set "
-            "PROPULSION_API_KEY, or listen on 127.0.0.1"
+            f"--host {config.host} can be reached from other machines: give --keys-file or "
+            "--api-key, or listen on 127.0.0.1"
         )
     return config
 

@@ -1,22 +1,38 @@
-"""Runs the server: engine, app, socket, and a shutdown that lets running requests finish."""
+"""Runs the server: socket, engine, and a shutdown that lets running requests finish.
+
+The server listens from the start. Its engine is started behind it, and again when it dies; until it
+runs, requests are told so.
+"""
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
+import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from adapters import base_fingerprint
 from serving import vllm_compat
-from serving.app import build_app
+from serving.app import Service
 from serving.config import ServeConfig
+from serving.door import Door
 from serving.engine import engine_options
+from serving.observability.logs import configure_logging
+from serving.observability.metrics import ServeMetrics
+from serving.observability.record import current_request_id, tokens_used
+from serving.observability.tracing import start_exporting, traces_url
+from serving.observability.tracking import RequestTracking
+from serving.observability.worker_state import watch_worker_state
+from serving.security.stack import secure
+
+logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -24,44 +40,95 @@ _ENVIRONMENT = {
     # vLLM's endpoints that load any path a client names, and its answering of unknown models.
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
     "VLLM_SKIP_MODEL_NAME_VALIDATION": "0",
+    # Stored responses have no owner: one tenant could read another's.
+    "VLLM_ENABLE_RESPONSES_API_STORE": "0",
 }
+
+_POLL_SECONDS = 0.2
+
+# An engine that dies so often so soon will not get better by starting it again.
+_SHORT_LIFE_SECONDS = 60.0
+_MAX_SHORT_LIVES = 3
 
 
 def run(config: ServeConfig) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code: 0 after a drain, 1 if the engine died."""
+    """Serve until SIGTERM or SIGINT; exit code 0 after a drain, 1 if the engine keeps dying."""
     os.environ.update(_ENVIRONMENT)
-    # Until the server takes over, a signal must still stop the engine's processes.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with contextlib.suppress(KeyboardInterrupt):
+    configure_logging(config.log_format, config.log_level)
+    endpoint = config.otlp_endpoint
+    stop_tracing: Callable[[], None] = start_exporting(endpoint) if endpoint else lambda: None
+    try:
         return uvloop.run(_serve(config))
-    return 130
+    finally:
+        stop_tracing()
 
 
 async def _serve(config: ServeConfig) -> int:
     fingerprint = await asyncio.to_thread(base_fingerprint, config.base)
     args = vllm_arguments(config)
+    metrics = ServeMetrics(config.metrics_top_adapters)
+    service = Service(config, fingerprint, metrics)
+    door = Door()
+    secured = secure(
+        door,
+        config,
+        tokens_used=tokens_used,
+        request_id=current_request_id,
+        root_path=args.root_path or "",
+    )
+    server = _Server(_uvicorn_config(RequestTracking(secured, metrics), config, args))
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, server.handle_exit, name, None)
     _, sock = vllm_compat.setup_server(args, reuse_port=False)
-    engine_args = vllm_compat.AsyncEngineArgs.from_cli_args(args)
     with sock:
-        async with vllm_compat.build_async_engine_client_from_engine_args(engine_args) as engine:
-            app, outer = await build_app(config, args, engine, fingerprint)
-            server = _Server(
-                uvicorn.Config(
-                    outer,
-                    log_level=args.uvicorn_log_level,
-                    access_log=not args.disable_uvicorn_access_log,
-                    timeout_graceful_shutdown=config.drain_seconds,
+        # Closes the socket first on its end, then waits for the answers under way.
+        answering = asyncio.create_task(server.serve(sockets=[sock]))
+        running = asyncio.create_task(_run_engines(args, service, door, metrics))
+        await asyncio.wait({answering, running}, return_when=asyncio.FIRST_COMPLETED)
+        has_failed = running.done()
+        server.should_exit = True
+        await answering
+        running.cancel()
+        try:
+            await running
+        except asyncio.CancelledError:
+            pass
+        finally:
+            service.close()
+    return 1 if has_failed else 0
+
+
+async def _run_engines(
+    args: Namespace, service: Service, door: Door, metrics: ServeMetrics
+) -> None:
+    """Start the engine, and again whenever it dies; returns when that does not help."""
+    engine_args = vllm_compat.AsyncEngineArgs.from_cli_args(args)
+    short_lives = 0
+    while short_lives < _MAX_SHORT_LIVES:
+        async with vllm_compat.running_engine(engine_args) as engine:
+            started = time.monotonic()
+            watching = None
+            try:
+                await door.open(await service.app(args, engine))
+                metrics.set_engine_up(True)
+                logger.info("Ready to serve")
+                watching = asyncio.create_task(
+                    watch_worker_state(service.loader.engine_state, metrics)
                 )
-            )
-            app.state.server = server
-            loop = asyncio.get_running_loop()
-            for name in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(name, server.handle_exit, name, None)
-            watchdog = loop.create_task(vllm_compat.watchdog_loop(server, engine))
-            # Closes the socket first, then waits for the answers under way.
-            await server.serve(sockets=[sock])
-            watchdog.cancel()
-            return 1 if engine.errored else 0
+                while not engine.errored:
+                    await asyncio.sleep(_POLL_SECONDS)
+            finally:
+                if watching is not None:
+                    watching.cancel()
+                metrics.set_engine_up(False)
+                await door.close()
+        is_short = time.monotonic() - started < _SHORT_LIFE_SECONDS
+        short_lives = short_lives + 1 if is_short else 1
+        logger.error("The engine died; starting it again")
+        service.restarts += 1
+        metrics.count_engine_restart()
+    logger.error("The engine died %d times in a row soon after its start", short_lives)
 
 
 def vllm_arguments(config: ServeConfig) -> Namespace:
@@ -73,6 +140,10 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         Path(config.base).resolve(),
         max_adapters=config.max_adapters,
         max_cpu_adapters=config.max_cpu_adapters,
+        max_lora_adapters=config.max_lora_adapters,
+        scaled_kinds=config.scaled_kinds,
+        scaled_modules=config.scaled_modules,
+        bank_dtype=config.bank_dtype,
         dtype=config.dtype,
         enforce_eager=vllm_compat.current_platform.is_cpu() if eager is None else eager,
         served_model_name=[config.model_name],
@@ -83,8 +154,34 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         options["max_model_len"] = config.max_model_len
     for name, value in {**options, "host": config.host, "port": config.port}.items():
         setattr(args, name, value)
+    if config.otlp_endpoint and not args.otlp_traces_endpoint:
+        args.otlp_traces_endpoint = traces_url(config.otlp_endpoint)
     vllm_compat.validate_parsed_serve_args(args)
     return args
+
+
+def _uvicorn_config(app: Any, config: ServeConfig, args: Namespace) -> uvicorn.Config:
+    options: dict[str, Any] = {
+        "ssl_keyfile": args.ssl_keyfile,
+        "ssl_certfile": args.ssl_certfile,
+        "ssl_ca_certs": args.ssl_ca_certs,
+        "ssl_cert_reqs": args.ssl_cert_reqs,
+        "h11_max_incomplete_event_size": args.h11_max_incomplete_event_size,
+    }
+    if getattr(args, "ssl_ciphers", None):
+        options["ssl_ciphers"] = args.ssl_ciphers
+    if config.log_format == "json":
+        options["log_config"] = None
+    return uvicorn.Config(
+        app,
+        log_level=args.uvicorn_log_level,
+        # Ours leaves the query out.
+        access_log=False,
+        # The engine's app has its own, which the door starts.
+        lifespan="off",
+        timeout_graceful_shutdown=config.drain_seconds,
+        **options,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -93,7 +190,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt

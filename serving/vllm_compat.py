@@ -4,9 +4,11 @@ Every vLLM name the package uses is listed in `_HOMES` and imported on first use
 pays only for what it needs and a vLLM release that moves something is answered here alone.
 """
 
+import asyncio
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+import multiprocessing
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -21,8 +23,8 @@ _HOMES = {
     # engine
     "AsyncEngineArgs": "vllm.engine.arg_utils",
     "LoRARequest": "vllm.lora.request",
-    "EngineDeadError": "vllm.v1.engine.exceptions",
-    "build_async_engine_client_from_engine_args": "vllm.entrypoints.launchers.api_server.entry",
+    "AsyncLLM": "vllm.v1.engine.async_llm",
+    "UsageContext": "vllm.usage.usage_lib",
     "current_platform": "vllm.platforms",
     # worker
     "LRUCacheWorkerLoRAManager": "vllm.lora.worker_manager",
@@ -44,8 +46,8 @@ _HOMES = {
     "build_app": "vllm.entrypoints.launchers.app",
     "init_app_state": "vllm.entrypoints.launchers.api_server.app_state",
     "setup_server": "vllm.entrypoints.launchers.launcher",
-    "watchdog_loop": "vllm.entrypoints.launchers.launcher",
     "BaseServing": "vllm.entrypoints.serve.engine.serving",
+    "PoolingBaseServing": "vllm.entrypoints.pooling.base.serving",
     "ErrorInfo": "vllm.entrypoints.serve.engine.protocol",
     "ErrorResponse": "vllm.entrypoints.serve.engine.protocol",
     "ModelCard": "vllm.entrypoints.serve.engine.protocol",
@@ -273,18 +275,61 @@ def delegate_model_check(registry_type: type) -> None:
     vLLM asks its registry to resolve unknown models only when its unauthenticated runtime-loading
     endpoints are on, which they must never be here. Calling it again changes nothing.
     """
-    base = importlib.import_module(_HOMES["BaseServing"]).BaseServing
-    original = base._check_model
-    if hasattr(original, "propulsion_original"):
+    pooling = _vllm("PoolingBaseServing")
+    if hasattr(pooling._check_model, "propulsion_original"):
         return
 
-    async def check_model(self: Any, request: Any) -> Any:
-        if isinstance(self.models, registry_type):
-            return await self.models.check(request)
-        return await original(self, request)
+    def delegate(base: Any, method: str) -> None:
+        original = base._check_model
 
-    check_model.propulsion_original = original
-    base._check_model = check_model
+        async def check_model(self: Any, request: Any) -> Any:
+            if isinstance(self.models, registry_type):
+                return await getattr(self.models, method)(request)
+            return await original(self, request)
+
+        check_model.propulsion_original = original
+        base._check_model = check_model
+
+    delegate(_vllm("BaseServing"), "check")
+    # Pooling routes have their own check, and ignore what it returns.
+    delegate(pooling, "require")
+
+
+@contextlib.asynccontextmanager
+async def running_engine(engine_args: Any) -> AsyncIterator[Any]:
+    """An engine client (AsyncLLM), shut down in the end.
+
+    It is built in a thread, for that takes a minute in which the server must answer. Cancelled
+    meanwhile, its processes are stopped.
+    """
+    building = asyncio.ensure_future(asyncio.to_thread(_build_engine, engine_args))
+    try:
+        engine, timeout = await asyncio.shield(building)
+    except asyncio.CancelledError:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        with contextlib.suppress(Exception):
+            engine, _ = await building
+            engine.shutdown(timeout=0)
+        raise
+    try:
+        # Nothing of the dummy data is kept.
+        await engine.reset_mm_cache()
+        yield engine
+    finally:
+        engine.shutdown(timeout=timeout)
+
+
+def _build_engine(engine_args: Any) -> tuple[Any, float]:
+    config = engine_args.create_engine_config(_vllm("UsageContext").OPENAI_API_SERVER)
+    engine = _vllm("AsyncLLM").from_vllm_config(
+        vllm_config=config,
+        usage_context=_vllm("UsageContext").OPENAI_API_SERVER,
+        enable_log_requests=engine_args.enable_log_requests,
+        aggregate_engine_logging=engine_args.aggregate_engine_logging,
+        disable_log_stats=engine_args.disable_log_stats,
+    )
+    return engine, getattr(config, "shutdown_timeout", 0)
 
 
 def drop_unbounded_metrics(engine: Any) -> None:

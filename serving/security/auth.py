@@ -1,51 +1,105 @@
-"""API keys: without one of them, nothing but health and metrics is answered."""
+"""API keys: whoever sends one is known by it, and without one little is answered."""
 
-import hashlib
-import hmac
-from collections.abc import Iterable
+from contextvars import Token
+from http import HTTPStatus
 from typing import Any
 
-# Probes and scrapers carry no key; what they read names adapters at most.
-OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/metrics/"})
+from serving.security.keys import KeyRing
+from serving.security.principal import Principal, current_principal
+from serving.security.refusals import refuse
+from serving.security.routes import Access, access_of
+
+ANONYMOUS = Principal(
+    key_id="(none)", tenant="(none)", role="inference", adapters=(), may_use_base=False
+)
+"""Who asks for an open route of a server with keys: someone who may do nothing else."""
+
+MALFORMED_PATH = "No route has such a path: send it plain, without empty, `.` or `..` parts."
+_WRONG = "Missing or wrong API key: send `Authorization: Bearer <key>`."
+_EXPIRED = "This API key has expired: ask the operator for a new one."
+_NOT_ADMIN = "This route needs an admin key."
+_NOT_BASE = "This route needs a key that may use the base model."
 
 
 class ApiKeyAuth:
-    """ASGI middleware that asks for `Authorization: Bearer <key>`.
+    """ASGI middleware that asks for `Authorization: Bearer <key>` and tells who sent it.
 
-    Guards every path but OPEN_PATHS: vLLM's own guards only some prefixes, and generation is also
-    reachable outside them (`/invocations`).
+    The Principal goes to `current_principal` and to `scope["state"]["principal"]`. Guards every
+    path that `serving.security.routes` does not open: vLLM's own guards only some prefixes, and
+    generation is also reachable outside them (`/invocations`). Keys in a query string or in a
+    websocket's subprotocol are not looked at: both end up in the logs of proxies.
     """
 
-    def __init__(self, app: Any, keys: Iterable[str]):
+    def __init__(
+        self, app: Any, keys: KeyRing, *, metrics_are_open: bool = True, root_path: str = ""
+    ):
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._keys = keys
+        self._metrics_are_open = metrics_are_open
+        self._root_path = root_path
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS or self._allows(scope):
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        # Starlette comes with the server, not with this module's other users.
-        from starlette.responses import JSONResponse
-
-        error = {
-            "message": "Missing or wrong API key: send `Authorization: Bearer <key>`.",
-            "type": "AuthenticationError",
-            "param": None,
-            "code": 401,
-        }
-        response = JSONResponse(
-            {"error": error}, status_code=401, headers={"WWW-Authenticate": "Bearer"}
+        access = access_of(
+            scope, root_path=self._root_path, metrics_are_open=self._metrics_are_open
         )
-        await response(scope, receive, send)
+        if access is Access.MALFORMED:
+            await refuse(scope, receive, send, HTTPStatus.BAD_REQUEST, MALFORMED_PATH)
+            return
+        if access is Access.OPEN or _is_preflight(scope, access):
+            await self._pass_on(ANONYMOUS, scope, receive, send)
+            return
+        await self._keys.refresh()
+        key = self._keys.find(_given_key(scope))
+        if key is None or self._keys.has_expired(key):
+            message = _WRONG if key is None else _EXPIRED
+            headers = {"WWW-Authenticate": "Bearer"}
+            await refuse(scope, receive, send, HTTPStatus.UNAUTHORIZED, message, headers)
+            return
+        scope.setdefault("state", {})["principal"] = key.principal
+        reason = _forbidden(access, key.principal)
+        if reason:
+            await refuse(scope, receive, send, HTTPStatus.FORBIDDEN, reason)
+            return
+        await self._pass_on(key.principal, scope, receive, send)
 
-    def _allows(self, scope: Any) -> bool:
-        header = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
-        scheme, _, key = header.partition(b" ")
-        given = _digest(key)
-        # Every key is compared, so that the time taken tells nothing.
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == b"bearer" and any(matches)
+    async def _pass_on(self, principal: Principal, scope: Any, receive: Any, send: Any) -> None:
+        scope.setdefault("state", {})["principal"] = principal
+        token: Token[Principal] = current_principal.set(principal)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            current_principal.reset(token)
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def _forbidden(access: Access, principal: Principal) -> str | None:
+    """Why the principal may not use such a route, or None."""
+    if access is Access.ADMIN and not principal.is_admin:
+        return _NOT_ADMIN
+    if access is Access.BASE and not principal.may_use_base:
+        return _NOT_BASE
+    return None
+
+
+def _given_key(scope: Any) -> bytes:
+    """The key in the request, or nothing; of two headers neither counts."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) != 1:
+        return b""
+    scheme, _, key = values[0].partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _is_preflight(scope: Any, access: Access) -> bool:
+    """Whether a browser asks if another origin's page may use an inference route.
+
+    It cannot send a key with that; vLLM's CORS middleware answers, before any route.
+    """
+    names = {name for name, _ in scope["headers"]}
+    return (
+        access is Access.INFERENCE
+        and scope.get("method") == "OPTIONS"
+        and {b"origin", b"access-control-request-method"} <= names
+    )

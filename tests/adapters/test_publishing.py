@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters import AdapterStore, publishing
+from adapters import AdapterStore, staging
+from adapters.backends import local_publishing
 from propulsion.errors import AdapterCorruptError, PropulsionError
 from tests.adapters.folders import DELTA, leftovers, visible, write_adapter
 from tests.adapters.processes import in_mount_namespace, limit_file_size, output, start
@@ -20,11 +21,11 @@ PUBLISH_REPEATEDLY = """
 """
 PUBLISH_AND_STALL = """
     import sys
-    from adapters import AdapterStore, publishing
+    from adapters import AdapterStore, staging
     def stall(folder):
         print(folder, flush=True)
         sys.stdin.read()
-    publishing.validate_folder = stall
+    staging.validate_folder = stall
     AdapterStore(sys.argv[1]).publish(sys.argv[2], "a")
 """
 PUBLISH_AND_REPORT = """
@@ -89,10 +90,10 @@ def test_version_taken_at_the_last_moment_is_left_alone(
 ) -> None:
     first = store.publish(adapter, "a")
     content = (first.path / "manifest.json").read_bytes()
-    count = publishing._next_version
+    count = local_publishing._next_version
     guesses = iter(["v1", "v1"])
     monkeypatch.setattr(
-        publishing, "_next_version", lambda *args: next(guesses, None) or count(*args)
+        local_publishing, "_next_version", lambda *args: next(guesses, None) or count(*args)
     )
     second = store.publish(adapter, "a")
     assert second.reference == "a@v2"
@@ -121,7 +122,7 @@ def test_killed_publisher_leaves_nothing_listed_and_the_next_one_cleans_up(
 
 def test_stalled_publisher_finishes_as_a_later_version(store: AdapterStore, adapter: Path) -> None:
     code = PUBLISH_AND_STALL.replace("sys.stdin.read()", "sys.stdin.read(); return check(folder)")
-    code = code.replace("def stall", "check = publishing.validate_folder\n    def stall")
+    code = code.replace("def stall", "check = staging.validate_folder\n    def stall")
     stalled = start(code, store.path, adapter)
     assert stalled.stdout
     stalled.stdout.readline()
@@ -259,7 +260,7 @@ def test_what_is_published_is_what_was_checked(
     store: AdapterStore, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A source changed between its check and its copy is caught by the check of the copy."""
-    copy = publishing.copy_file
+    copy = staging.copy_file
 
     def copy_while_changed(source: Path, target: Path) -> tuple[str, int]:
         write_adapter(adapter, {DELTA: np.full((1, 8), np.nan, np.float32)})
@@ -267,7 +268,7 @@ def test_what_is_published_is_what_was_checked(
         write_adapter(adapter)
         return copied
 
-    monkeypatch.setattr(publishing, "copy_file", copy_while_changed)
+    monkeypatch.setattr(staging, "copy_file", copy_while_changed)
     with pytest.raises(AdapterCorruptError, match="NaN"):
         store.publish(adapter, "a")
     assert store.list() == []

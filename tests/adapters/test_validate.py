@@ -25,8 +25,8 @@ def test_several_vectors_are_one_row_each(tmp_path: Path) -> None:
 
 
 def test_other_methods_need_no_propulsion_keys(tmp_path: Path) -> None:
-    weights = {f"{PREFIX}.q_proj.lora_A.weight": np.ones((4, 8), np.float16)}
-    assert validate_folder(write_adapter(tmp_path, weights, peft_type="LORA")).peft_type == "LORA"
+    weights = {f"{PREFIX}.k_proj.ia3_l": np.ones((4, 1), np.float16)}
+    assert validate_folder(write_adapter(tmp_path, weights, peft_type="IA3")).peft_type == "IA3"
 
 
 def test_tensors_of_listed_modules_to_save_are_allowed(tmp_path: Path) -> None:

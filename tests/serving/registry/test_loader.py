@@ -1,154 +1,199 @@
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from adapters import AdapterVersion
-from propulsion.errors import AdapterCorruptError, BaseMismatchError
-from serving.observability.metrics import OTHER, ServeMetrics
-from serving.registry.loader import AdapterLoader
-
-
-@dataclass
-class Engine:
-    """Records the calls that reach the engine; refuses adapters named `misfit`."""
-
-    calls: list[tuple[str, object]]
-
-    async def collective_rpc(self, method: str, args: tuple) -> list:
-        name = args[0]
-        self.calls.append(("load", name))
-        await asyncio.sleep(0)
-        if name.startswith("misfit"):
-            return [None, ["BaseMismatchError", "does not fit"]]
-        return [None, None]
-
-    async def remove_lora(self, adapter_id: int) -> bool:
-        self.calls.append(("remove", adapter_id))
-        return True
-
-
-def accept(version: AdapterVersion) -> None:
-    pass
-
-
-def make_loader(
-    capacity: int, check: Callable[[AdapterVersion], None] = accept
-) -> tuple[AdapterLoader, Engine, CollectorRegistry]:
-    registry = CollectorRegistry()
-    engine = Engine([])
-    return AdapterLoader(engine, check, capacity, ServeMetrics(8, registry)), engine, registry
-
-
-def version(name: str, number: int = 1) -> AdapterVersion:
-    return AdapterVersion(name, f"v{number}", Path("/store") / name / f"v{number}")
+from propulsion.errors import AdapterCorruptError, BaseMismatchError, StoreUnavailableError
+from serving.registry.servable import Servable
+from serving.registry.states import adapter_states
+from tests.serving.registry.bench import Bench, adapter
 
 
 def test_concurrent_first_uses_load_an_adapter_once():
     async def scenario():
-        loader, engine, registry = make_loader(4)
-        await asyncio.gather(*(loader.acquire(version("a")) for _ in range(20)))
-        assert engine.calls == [("load", "a@v1")]
-        assert registry.get_sample_value("propulsion_serve_adapter_loads_total") == 1
-        assert registry.get_sample_value("propulsion_serve_adapters_loaded") == 1
+        bench = Bench()
+        await asyncio.gather(*(bench.loader.acquire(adapter("a")) for _ in range(20)))
+        assert bench.engine.calls == [("load", "a@v1")]
+        assert bench.loader.residents["a@v1"].users == 20
+        assert bench.sample("adapter_loads_total") == 1
+        assert bench.sample("adapters_loaded") == 1
+        assert bench.open == []
+
+    asyncio.run(scenario())
+
+
+def test_a_resident_adapter_is_given_without_a_turn_of_the_event_loop():
+    async def scenario():
+        bench = Bench()
+        await bench.use("a")
+        acquiring = bench.loader.acquire(adapter("a"))
+        with pytest.raises(StopIteration) as given:
+            acquiring.send(None)
+        assert given.value.value is bench.loader.residents["a@v1"]
 
     asyncio.run(scenario())
 
 
 def test_versions_of_one_name_are_different_adapters_to_the_engine():
     async def scenario():
-        loader, _, _ = make_loader(4)
-        await loader.acquire(version("a", 1))
-        await loader.acquire(version("a", 2))
-        first, second = loader.resident["a@v1"], loader.resident["a@v2"]
-        assert first.lora_int_id != second.lora_int_id
-        assert (first.lora_name, second.lora_name) == ("a@v1", "a@v2")
+        bench = Bench()
+        first = await bench.loader.acquire(adapter("a", 1))
+        second = await bench.loader.acquire(adapter("a", 2))
+        assert first.request.lora_int_id != second.request.lora_int_id
+        assert (first.request.lora_name, second.request.lora_name) == ("a@v1", "a@v2")
+        assert second.request.lora_path == "/store/a/v2"
 
     asyncio.run(scenario())
 
 
 def test_an_adapter_in_use_is_never_dropped_and_an_idle_one_is():
     async def scenario():
-        loader, engine, _ = make_loader(2)
-        await loader.acquire(version("busy"))
-        await loader.acquire(version("idle"))
-        loader.release(version("idle"))
-        idle_id = loader.resident["idle@v1"].lora_int_id
-        await loader.acquire(version("c"))
-        assert set(loader.resident) == {"busy@v1", "c@v1"}
-        assert ("remove", idle_id) in engine.calls
-        await loader.acquire(version("d"))
-        assert set(loader.resident) == {"busy@v1", "c@v1", "d@v1"}
+        bench = Bench(capacity=2)
+        await bench.loader.acquire(adapter("busy"))
+        await bench.use("idle")
+        await bench.loader.acquire(adapter("c"))
+        assert set(bench.loader.residents) == {"busy@v1", "c@v1"}
+        assert ("unload", "idle@v1") in bench.engine.calls
+        await bench.loader.acquire(adapter("d"))
+        assert set(bench.loader.residents) == {"busy@v1", "c@v1", "d@v1"}
 
     asyncio.run(scenario())
 
 
 def test_the_least_recently_used_idle_adapter_is_dropped_first():
     async def scenario():
-        loader, _, _ = make_loader(2)
-        for name in ("a", "b", "a"):
-            await loader.acquire(version(name))
-            loader.release(version(name))
-        await loader.acquire(version("c"))
-        assert set(loader.resident) == {"a@v1", "c@v1"}
+        bench = Bench(capacity=2)
+        await bench.use("a", "b", "a", "c")
+        assert set(bench.loader.residents) == {"a@v1", "c@v1"}
+        assert sorted(bench.engine.loaded.values()) == ["a@v1", "c@v1"]
 
     asyncio.run(scenario())
 
 
-def test_a_bad_adapter_fails_all_who_wait_for_it_and_is_tried_again_later():
-    checks = []
+def test_an_adapter_taken_into_use_while_room_is_made_stays():
+    async def scenario():
+        bench = Bench(capacity=3)
+        await bench.use("a", "b", "c")
+        loads = asyncio.gather(*(bench.loader.acquire(adapter(name)) for name in "defa"))
+        await loads
+        assert bench.engine.loaded.keys() == {
+            resident.request.lora_int_id for resident in bench.loader.residents.values()
+        }
+        assert {f"{name}@v1" for name in "defa"} == set(bench.loader.residents)
 
-    def damaged_once(found: AdapterVersion) -> None:
-        checks.append(found.reference)
+    asyncio.run(scenario())
+
+
+def test_a_bad_adapter_fails_all_who_wait_for_it_and_is_tried_again_after_seconds():
+    def damaged_once(version: AdapterVersion) -> None:
+        checks.append(version.reference)
         if len(checks) == 1:
             raise AdapterCorruptError("damaged")
 
     async def scenario():
-        loader, engine, registry = make_loader(4, damaged_once)
+        bench = Bench(check=damaged_once)
         results = await asyncio.gather(
-            *(loader.acquire(version("a")) for _ in range(3)), return_exceptions=True
+            *(bench.loader.acquire(adapter("a")) for _ in range(3)), return_exceptions=True
         )
         assert [type(result) for result in results] == [AdapterCorruptError] * 3
-        assert engine.calls == []
-        failures = registry.get_sample_value(
-            "propulsion_serve_load_failures_total", {"reason": "corrupt"}
-        )
-        assert failures == 1
-        await loader.acquire(version("a"))
-        assert engine.calls == [("load", "a@v1")]
+        assert bench.engine.calls == []
+        assert bench.sample("load_failures_total", reason="corrupt") == 1
+        bench.now = 4.9
+        with pytest.raises(AdapterCorruptError, match="damaged"):
+            await bench.loader.acquire(adapter("a"))
+        assert len(checks) == 1
+        bench.now = 5.0
+        await bench.loader.acquire(adapter("a"))
+        assert bench.engine.loads() == ["a@v1"]
+        assert bench.loader.residents["a@v1"].users == 1
+
+    checks: list[str] = []
+    asyncio.run(scenario())
+
+
+def test_an_operator_may_try_a_failed_load_again_at_once():
+    def damaged_once(version: AdapterVersion) -> None:
+        checks.append(version.reference)
+        if len(checks) == 1:
+            raise AdapterCorruptError("damaged")
+
+    async def scenario():
+        bench = Bench(check=damaged_once)
+        with pytest.raises(AdapterCorruptError):
+            await bench.loader.load(adapter("a"))
+        assert (await adapter_states(bench.loader))["a@v1"].state == "failed"
+        await bench.loader.load(adapter("a"))
+        assert (await adapter_states(bench.loader))["a@v1"].error is None
+
+    checks: list[str] = []
+    asyncio.run(scenario())
+
+
+def test_a_store_that_was_away_is_asked_again_sooner_than_a_bad_adapter():
+    async def scenario():
+        def away(version: AdapterVersion) -> None:
+            raise StoreUnavailableError("away")
+
+        bench = Bench(check=away)
+        with pytest.raises(StoreUnavailableError):
+            await bench.loader.acquire(adapter("a"))
+        bench.check = lambda version: None
+        bench.now = 1.0
+        await bench.loader.acquire(adapter("a"))
 
     asyncio.run(scenario())
 
 
 def test_an_adapter_that_one_rank_refuses_is_taken_off_the_others():
     async def scenario():
-        loader, engine, _ = make_loader(4)
+        bench = Bench()
         with pytest.raises(BaseMismatchError, match="does not fit"):
-            await loader.acquire(version("misfit"))
-        assert [call for call, _ in engine.calls] == ["load", "remove"]
-        assert not loader.resident
+            await bench.loader.acquire(adapter("misfit"))
+        assert bench.engine.calls == [("load", "misfit@v1"), ("unload", "misfit@v1")]
+        assert not bench.loader.residents
+        assert bench.open == []
 
     asyncio.run(scenario())
 
 
 def test_a_client_that_leaves_does_not_stop_the_load_that_others_wait_for():
     async def scenario():
-        loader, engine, _ = make_loader(4)
-        first = asyncio.create_task(loader.acquire(version("a")))
-        second = asyncio.create_task(loader.acquire(version("a")))
+        bench = Bench()
+        first = asyncio.create_task(bench.loader.acquire(adapter("a")))
+        second = asyncio.create_task(bench.loader.acquire(adapter("a")))
         await asyncio.sleep(0)
         first.cancel()
         await second
-        assert "a@v1" in loader.resident
-        assert engine.calls == [("load", "a@v1")]
+        assert bench.loader.residents["a@v1"].users == 1
+        assert bench.engine.calls == [("load", "a@v1")]
 
     asyncio.run(scenario())
 
 
-def test_only_the_first_adapters_get_metrics_series_of_their_own():
-    metrics = ServeMetrics(2, CollectorRegistry())
-    labels = [metrics.adapter_label(name) for name in ("a", "b", "c", "a")]
-    assert labels == ["a", "b", OTHER, "a"]
+def test_a_blend_is_one_adapter_of_its_own_made_of_its_parts_files():
+    async def scenario():
+        bench = Bench()
+        parts = [(adapter(name).parts[0][0], weight) for name, weight in (("a", 0.7), ("b", 0.3))]
+        blend = Servable("a@v1:0.7+b@v1:0.3", tuple(parts))
+        await bench.loader.acquire(blend)
+        assert list(bench.loader.residents) == [blend.reference]
+        assert bench.engine.paths[blend.reference] == (
+            'propulsion-blend:[["/store/a/v1", 0.7], ["/store/b/v1", 0.3]]'
+        )
+
+    asyncio.run(scenario())
+
+
+def test_a_blend_with_a_part_that_cannot_be_read_lets_go_of_the_others():
+    def only_a(version: AdapterVersion) -> None:
+        if version.name != "a":
+            raise AdapterCorruptError(version.name)
+
+    async def scenario():
+        bench = Bench(check=only_a)
+        parts = tuple((adapter(name).parts[0][0], 0.5) for name in "ab")
+        with pytest.raises(AdapterCorruptError, match="b"):
+            await bench.loader.acquire(Servable("a@v1:0.5+b@v1:0.5", parts))
+        assert bench.open == []
+
+    asyncio.run(scenario())

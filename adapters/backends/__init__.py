@@ -1,0 +1,1 @@
+"""Where adapters are kept: one interface, a local folder or any file system of fsspec behind it."""

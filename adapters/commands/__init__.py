@@ -1,0 +1,1 @@
+"""The commands of `propulsion adapters`, and how they print."""

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from tests.serving.admin.bench import Bench
+from tests.serving.registry.stores import LeavableStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LeavableStore:
+    return LeavableStore(tmp_path / "store")
+
+
+@pytest.fixture
+def bench(store: LeavableStore) -> Bench:
+    return Bench(store)
