@@ -10,9 +10,9 @@ linear layers.
 Fields of the JSON: tokens per second, medians over the rounds: `base`, `plugin_idle` (plug-in on,
 no adapter used), `plugin_1`, `plugin_64` (each request its own of 64 adapters), `lora_16` (vLLM's
 LoRA of rank 8, 16 adapters), `distinct_5` and `distinct_N` (as many requests as the plug-in has
-slots, over 5 adapters or each its own, all resident); `rounds` of each, `ratio` to `base` as median,
-least and most over rounds; `first_token_seconds`: p50 and p99 for an adapter the engine never saw
-(`cold`, reading its files included) and right after (`warm`).
+slots, over 5 adapters or each its own, all resident). `rounds` holds each round, `ratio` those to
+`base` as median, least and most; `first_token_seconds` p50 and p99 for an adapter the engine never
+saw (`cold`, reading its files included) and right after (`warm`).
 """
 
 from __future__ import annotations

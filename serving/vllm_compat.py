@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from propulsion.errors import ConfigError
 
-SUPPORTED_VERSIONS = SpecifierSet(">=0.32.0,<0.33")
+SUPPORTED_VERSIONS = SpecifierSet(">=0.26.0,<0.33")
 
 _HOMES = {
     # engine
@@ -56,6 +56,15 @@ _HOMES = {
     "OpenAIServingModels": "vllm.entrypoints.openai.models.serving",
 }
 
+# Where the same names were before vLLM 0.29.
+_OLDER_HOMES = {
+    "vllm.entrypoints.launchers.api_server.app_state": "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.launchers.app": "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.launchers.cli_args": "vllm.entrypoints.openai.cli_args",
+    "vllm.entrypoints.launchers.launcher": "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.serve.engine.protocol": "vllm.entrypoints.openai.engine.protocol",
+}
+
 _LORA_STATE = "vllm.v1.worker.gpu.lora_utils"
 _NORMS = "vllm.model_executor.layers.layernorm"
 _RUNNER_MIXIN = "vllm.v1.worker.lora_model_runner_mixin"
@@ -73,9 +82,20 @@ def _vllm(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _module(name: str) -> Any:
+    """A module of vLLM by its newest name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only its own absence means another layout; that of one it needs is a broken install.
+        if name not in _OLDER_HOMES or not f"{name}.".startswith(f"{error.name}."):
+            raise
+    return importlib.import_module(_OLDER_HOMES[name])
 
 
 def installed_version() -> str:
@@ -169,7 +189,7 @@ def _pass_arrays() -> None:
         ids = self.lora_ids[idx_mapping]
         return ids, ids.repeat(num_scheduled_tokens), self.get_activate_loras(req_ids)
 
-    importlib.import_module(_HOMES["InputBatch"]).InputBatch.make_lora_inputs = of_batch
+    _vllm("InputBatch").make_lora_inputs = of_batch
     with contextlib.suppress(ImportError):
         importlib.import_module(_LORA_STATE).LoraState.make_lora_inputs = of_state
 
@@ -216,8 +236,8 @@ def module_renamer(model: Any) -> Callable[[str], str]:
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     if mapper is None:
         return lambda module: module
-    if hasattr(mapper, "get_rename_mapper"):
-        mapper = mapper.get_rename_mapper()
+    # Without the stacked names (q_proj stays q_proj); until vLLM 0.28 it had the second name.
+    mapper = (getattr(mapper, "get_rename_mapper", None) or mapper.get_unstacked_mapper)()
 
     def rename(module: str) -> str:
         name = mapper._map_name(f"{module}.weight")
@@ -260,7 +280,7 @@ def is_captured(vllm_config: Any) -> bool:
 @contextlib.contextmanager
 def serving_models(make: Callable[..., Any]) -> Iterator[None]:
     """While open, `init_app_state` builds its OpenAIServingModels with `make`."""
-    app_state = importlib.import_module(_APP_STATE)
+    app_state = _module(_APP_STATE)
     original = app_state.OpenAIServingModels
     app_state.OpenAIServingModels = make
     try:

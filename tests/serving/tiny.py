@@ -106,7 +106,7 @@ def make_adapter(
 
 def make_lora(folder: Path, base: Path, target_modules: list[str], seed: int) -> Path:
     """Save a LoRA adapter of rank 4 with random weights."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
     config = LoraConfig(r=4, target_modules=target_modules, task_type="CAUSAL_LM")
