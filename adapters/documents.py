@@ -80,10 +80,11 @@ def normalized(weights: Mapping[str, float]) -> dict[str, float]:
                 f"the weight of {version} is {weight}: weights are finite and above 0; leave a "
                 "version out to give it no traffic."
             )
-    # By the largest first, so that the sum of large weights does not overflow.
-    largest = max(weights.values())
-    shares = {version: weight / largest for version, weight in weights.items()}
-    total = math.fsum(shares.values())
+    total, shares = sum(weights.values()), dict(weights)
+    if math.isinf(total):
+        largest = max(weights.values())
+        shares = {version: weight / largest for version, weight in weights.items()}
+        total = sum(shares.values())
     ordered = sorted(shares, key=version_number)
     for version in ordered:
         if shares[version] / total == 0:

@@ -61,7 +61,7 @@ def demo(
         run = load_run(path)
         run.output_dir = out / run.name
         assert run.job.publish is not None
-        run.job.publish.store = out / "store"
+        run.job.publish.store = str(out / "store")
         runs.append(run)
     start_ray(workers)
     try:

@@ -72,7 +72,7 @@ def finish_adapter(
 
 
 def _publish(
-    store: Path,
+    store: str,
     folder: Path,
     run: RunConfig,
     index: int,

@@ -100,7 +100,7 @@ class VersionCache:
         if descriptor is None:
             return None
         if _is_copy(path, version):
-            os.utime(path)
+            os.utime(descriptor)
             return descriptor
         os.close(descriptor)
         self.discard(version)

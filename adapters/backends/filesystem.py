@@ -42,7 +42,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{shown} cannot be opened: {without_credentials(str(error))}") from error
     if protocol in S3_PROTOCOLS:
-        filesystem.retries = _ATTEMPTS
+        # It would multiply with the client's own attempts.
+        filesystem.retries = 1
     parts = root.strip("/").split("/")
     if protocol in S3_PROTOCOLS and not parts[0]:
         raise ConfigError(f"{shown} names no bucket: write s3://bucket/prefix.")

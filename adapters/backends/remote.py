@@ -4,7 +4,6 @@ A version exists from the moment its manifest.json does, which is written last a
 is none. What is read is kept for some seconds, but nothing beyond an own change.
 """
 
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from adapters.backends.cache import VersionCache, default_cache
+from adapters.backends.download import download
 from adapters.backends.filesystem import S3_PROTOCOLS, open_filesystem, reaching
 from adapters.backends.interface import Document, Leftover
 from adapters.backends.location import protocol_of, without_credentials
 from adapters.backends.recent_reads import RecentReads
 from adapters.backends.remote_publishing import CLAIM_FILE, publish_remotely
-from adapters.manifest import MANIFEST_FILE, FileEntry, Manifest, parse_manifest
+from adapters.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from adapters.reference import is_name, is_version, version_number
 from adapters.version import AdapterVersion
-from propulsion.errors import AdapterCorruptError, AdapterNotFoundError, StoreUnavailableError
+from propulsion.errors import AdapterNotFoundError, StoreUnavailableError
 
-_CHUNK_BYTES = 1 << 24
 _NAMES = "names"
 
 
@@ -105,7 +104,7 @@ class RemoteBackend:
         return AdapterVersion(name, version, self._cache.path(name, version), read)
 
     def hold(self, version: AdapterVersion) -> AbstractContextManager[None]:
-        return self._cache.hold(version, partial(self._fetch, version))
+        return self._cache.hold(version, partial(download, self, version))
 
     def discard(self, version: AdapterVersion) -> bool:
         return self._cache.discard(version)
@@ -257,45 +256,6 @@ class RemoteBackend:
             # Some file systems do not tell; then it is not known to be abandoned.
             return False
         return (modified if modified.tzinfo else modified.replace(tzinfo=UTC)) < before
-
-    def _fetch(self, version: AdapterVersion, folder: Path) -> None:
-        """Copy a version into an empty folder, comparing every file with the manifest."""
-        name, number = version.name, version.version
-        manifest = version.manifest
-        sizes = self.files(name, number)
-        for file, expected in manifest.files.items():
-            found = sizes.get((name, number, file))
-            if found != expected.bytes:
-                size = "it is missing" if found is None else f"found {found}"
-                raise self._changed(
-                    version, file, f"is not whole: expected {expected.bytes} bytes, {size}"
-                )
-            self._copy(version, file, expected, folder / file)
-        (folder / MANIFEST_FILE).write_bytes(manifest.model_dump_json(indent=2).encode() + b"\n")
-
-    def _copy(self, version: AdapterVersion, file: str, expected: FileEntry, target: Path) -> None:
-        key, digest = self.key(version.name, version.version, file), hashlib.sha256()
-        with target.open("xb") as writer:
-            for start in range(0, expected.bytes, _CHUNK_BYTES):
-                end = min(start + _CHUNK_BYTES, expected.bytes)
-                try:
-                    data = self.read(key, start, end)
-                except FileNotFoundError as error:
-                    raise self._changed(version, file, "has just been removed") from error
-                digest.update(data)
-                writer.write(data)
-        if digest.hexdigest() != expected.sha256:
-            raise self._changed(
-                version,
-                file,
-                f"has changed: expected sha256 {expected.sha256}, found {digest.hexdigest()}",
-            )
-
-    def _changed(self, version: AdapterVersion, file: str, why: str) -> AdapterCorruptError:
-        return AdapterCorruptError(
-            f"{self.where(version.name, version.version, file)} {why}. Publish the adapter again, "
-            "or restore the file."
-        )
 
 
 def _published(files: Mapping[tuple[str, ...], int]) -> dict[str, list[str]]:

@@ -52,11 +52,16 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Fold a version into its base model and save the result, which needs no adapter."""
+    import sys
+    from contextlib import redirect_stdout
+
     from rich.console import Console
 
     from adapters.merging import merge_version
 
-    with Console(stderr=True, quiet=as_json).status(f"Merging {ref} into {base}"):
+    status = Console(stderr=True, quiet=as_json).status(f"Merging {ref} into {base}")
+    # Libraries that load models log to stdout, which is for the result.
+    with status, redirect_stdout(sys.stderr):
         version = merge_version(opened(store, cache), ref, base, out)
     _report(version.reference, out, as_json)
 

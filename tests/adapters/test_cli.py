@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,146 @@ def test_bad_folder_passes_the_error_on(store: AdapterStore, tmp_path: Path) -> 
         run("publish", tmp_path / "empty", "a", store=store)
 
 
-@pytest.mark.parametrize("command", ["list", "show", "publish", "verify", "alias"])
+def test_alias_lists_and_deletes(store: AdapterStore, adapter: Path) -> None:
+    store.publish(adapter, "a", aliases=["latest", "prod"])
+    assert run("alias", "a", store=store).stdout.split() == ["a@latest", "a@v1", "a@prod", "a@v1"]
+    assert "a@prod is no more" in run("alias", "a", "prod", "--delete", store=store).stdout
+    assert run_json("alias", "a", store=store) == {"latest": "v1"}
+
+
+def test_split_is_set_listed_and_ended(store: AdapterStore, adapter: Path) -> None:
+    for _ in range(2):
+        store.publish(adapter, "a")
+    text = run("split", "a", "prod", "v1=9", "v2=1", store=store).stdout
+    assert text.split() == ["a@prod", "v1", "0.9", "v2", "0.1"]
+    assert run_json("split", "a", store=store) == {"prod": {"v1": 0.9, "v2": 0.1}}
+    assert "no longer split" in run("split", "a", "prod", "--delete", store=store).stdout
+    assert store.splits("a") == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("alias", "a", "prod"),
+        ("alias", "a", "prod", "v1", "--delete"),
+        ("alias", "a", "--delete"),
+        ("split", "a", "prod"),
+        ("split", "a", "prod", "v1=1", "--delete"),
+        ("split", "a", "--delete"),
+        ("split", "a", "prod", "v1"),
+        ("split", "a", "prod", "v1=x"),
+        ("split", "a", "prod", "v1=nan"),
+        ("split", "a", "prod", "v1=1", "v1=2"),
+        ("gc", "--keep-last", "0"),
+        ("pull", "--cache-bytes", "0"),
+        ("export", "a", "out", "--format", "lora"),
+    ],
+)
+def test_wrong_arguments_are_refused_and_change_nothing(
+    store: AdapterStore, adapter: Path, arguments: tuple[str, ...]
+) -> None:
+    store.publish(adapter, "a")
+    result = run(*arguments, store=store)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+    assert store.aliases("a") == {"latest": "v1"}
+    assert store.splits("a") == {}
+
+
+def test_pull_prints_where_the_files_are(store: AdapterStore, adapter: Path) -> None:
+    assert "No adapters in" in run("pull", store=store).stdout
+    version = store.publish(adapter, "a")
+    assert str(version.path) in run("pull", "a", store=store).stdout.replace("\n", "")
+    assert run_json("pull", store=store) == [{"reference": "a@v1", "path": str(version.path)}]
+
+
+def test_gc_says_what_goes(store: AdapterStore, adapter: Path) -> None:
+    for _ in range(3):
+        store.publish(adapter, "a")
+    options = ("--keep-last", 1, "--min-age-days", 0)
+    assert "Would remove 2," in run("gc", "--dry-run", *options, store=store).stdout
+    found = run_json("gc", "a", *options, store=store)
+    assert [row["what"] for row in found["removed"]] == ["a@v1", "a@v2"]
+    assert found["bytes"] == sum(row["bytes"] for row in found["removed"]) > 0
+    assert [version.reference for version in store.list()] == ["a@v3"]
+
+
+def test_adapters_go_out_and_come_in_again(
+    store: AdapterStore, tmp_path: Path, adapter: Path
+) -> None:
+    store.publish(write_adapter(tmp_path / "source", pooling="mean", degree=1), "a")
+    assert "a@v1 is in" in run("export", "a", tmp_path / "out", store=store).stdout
+    run_json("export", "a", tmp_path / "ia3", "--format", "ia3", store=store)
+    for folder in ("out", "ia3"):
+        imported = run_json("import", tmp_path / folder, "b", "--alias", "new", store=store)
+        assert imported["manifest"]["peft_type"] == "PROPULSION"
+    assert store.aliases("b") == {"new": "v2"}
+    table = run("diff", "a", "b@v2", store=store).stdout
+    assert "mlp.up_proj" in table
+    found = run_json("diff", "a", "b@v1", store=store)
+    assert [module["max"] for module in found["modules"]] == [0.0, 0.0]
+
+
+def test_diff_says_what_differs(store: AdapterStore, tmp_path: Path) -> None:
+    for degree in (1, 2):
+        folder = write_adapter(tmp_path / "a", pooling="mean", degree=degree)
+        store.publish(folder, "a", metrics={"accuracy": degree / 4})
+    text = run("diff", "a@v1", "a@v2", store=store).stdout
+    for part in ("degree", "accuracy", "0.25", "0.5", "max |s_a - s_b|"):
+        assert part in text
+
+
+def test_merge_writes_a_model(store: AdapterStore, tmp_path: Path) -> None:
+    base = Path(__file__).parents[2] / "examples" / "tiny_base" / "model"
+    name = "base_model.model.model.layers.0.self_attn.q_proj.propulsion_delta"
+    size = json.loads((base / "config.json").read_text())["hidden_size"]
+    weights = {name: np.full((1, size), 0.1, np.float32)}
+    options = {"pooling": "mean", "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    store.publish(write_adapter(tmp_path / "a", weights, **options), "a")
+    found = run_json("merge", "a", "--base", base, "--out", tmp_path / "merged", store=store)
+    assert found == {"reference": "a@v1", "folder": str(tmp_path / "merged")}
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_bucket_is_a_store_like_a_folder(
+    bucket: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://{bucket}/store"
+    monkeypatch.setenv("PROPULSION_STORE", url)
+    monkeypatch.setenv("PROPULSION_STORE_CACHE", str(tmp_path / "cache"))
+    assert "No adapters in" in run("list").stdout
+    published = json.loads(run("publish", adapter, "a", "--json").stdout)
+    assert published["location"] == f"{url}/a/v1"
+    assert "a@v1" in run("list").stdout
+    assert run("verify").stdout.split() == ["ok", "a@v1"]
+    assert str(tmp_path / "cache" / "a" / "v1") in run("pull", "a").stdout
+    assert run("gc", "--keep-last", 1).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "a"), ("list", "--store", "nope://x"), ("import", "./nowhere", "a")],
+)
+def test_error_of_the_user_is_one_line(store: AdapterStore, arguments: tuple[str, ...]) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "propulsion", "adapters", *arguments]
+    environment = {**os.environ, "PROPULSION_STORE": str(store.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+COMMANDS = [
+    *("list", "show", "publish", "pull", "verify", "alias", "split"),
+    *("import", "export", "merge", "diff", "gc"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_command(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

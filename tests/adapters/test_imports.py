@@ -2,7 +2,10 @@ import pytest
 
 from tests.adapters.processes import output, start
 
-HEAVY = ["torch", "transformers", "peft", "numpy", "safetensors", "vllm", "ray", "deepspeed"]
+HEAVY = [
+    *("torch", "transformers", "peft", "numpy", "safetensors", "vllm", "ray", "deepspeed"),
+    *("fsspec", "s3fs", "botocore", "huggingface_hub", "rich.table"),
+]
 REPORT = """
     import sys
     {code}

@@ -22,7 +22,7 @@ def test_relative_paths_are_relative_to_the_run_file(tmp_path: Path) -> None:
     assert run.job.data.train == tmp_path / "a" / "train.tsv"
     assert run.output_dir == tmp_path / "a" / "out"
     assert run.job.publish is not None
-    assert run.job.publish.store == tmp_path / "a" / "store"
+    assert run.job.publish.store == str(tmp_path / "a" / "store")
 
 
 def test_unknown_key_is_named_with_a_suggestion(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from trainer.config.section import Section
 
@@ -12,6 +12,8 @@ from trainer.config.section import Section
 class PublishSection(Section):
     """Where the finished adapter goes."""
 
-    store: Path = Field(description="Folder of the adapter store.")
+    store: Annotated[str, BeforeValidator(str)] = Field(
+        description="Adapter store: a folder, s3://bucket/prefix or another URL."
+    )
     name: str | None = Field(None, description="Name in the store; the adapter's if not given.")
     aliases: list[str] = Field(["latest"], description="Aliases that then point to it.")

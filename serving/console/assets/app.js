@@ -62,7 +62,11 @@ function showAccount() {
     parts.push(h("span", { class: "badge note" }, "inference key: read only playground"));
   }
   if (key() && signInReason() === null) {
-    parts.push(h("button", { type: "button", class: "button quiet", onclick: signOut }, "Sign out"));
+    parts.push(h(
+      "button",
+      { type: "button", class: "button quiet", onclick: signOut },
+      "Sign out",
+    ));
   }
   account.replaceChildren(...parts);
   document.body.classList.toggle("signed-out", signInReason() !== null);
@@ -86,7 +90,10 @@ async function refreshServer() {
   try {
     showServer(await admin.status());
   } catch {
-    server.replaceChildren(h("span", { class: "dot bad", "aria-hidden": "true" }), h("span", { class: "muted" }, "no answer"));
+    server.replaceChildren(
+      h("span", { class: "dot bad", "aria-hidden": "true" }),
+      h("span", { class: "muted" }, "no answer"),
+    );
   }
 }
 

@@ -53,8 +53,18 @@ export function signInPage() {
     "section",
     { class: "sign-in card", "aria-labelledby": "sign-in-title" },
     h("h1", { id: "sign-in-title" }, "Sign in"),
-    h("form", { onsubmit: submit, novalidate: true }, field("API key", input), message.element, button),
-    h("p", { class: "hint", id: "key-hint" }, "The key stays in this tab and is forgotten when you close it."),
+    h(
+      "form",
+      { onsubmit: submit, novalidate: true },
+      field("API key", input),
+      message.element,
+      button,
+    ),
+    h(
+      "p",
+      { class: "hint", id: "key-hint" },
+      "The key stays in this tab and is forgotten when you close it.",
+    ),
   );
   return { element, focus: () => input.focus() };
 }

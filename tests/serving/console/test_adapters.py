@@ -95,7 +95,7 @@ def test_arrow_keys_walk_the_rows_and_enter_opens_the_panel(page: Page) -> None:
 
 def test_panel_shows_metrics_lineage_files_and_configuration(page: Page) -> None:
     panel = open_panel(page, "sst2@v3")
-    expect(panel).to_contain_text("0.942")
+    expect(panel).to_contain_text("0.9415")
     expect(panel.get_by_role("link", name="sst2@v2")).to_be_visible()
     expect(panel).to_contain_text("adapter_model.safetensors")
     panel.get_by_text("Training configuration").click()
@@ -204,6 +204,7 @@ def test_error_of_an_action_stands_beside_its_buttons(
     expect(panel.get_by_role("alert")).to_have_text("made to fail: /load (500)")
 
 
+@pytest.mark.slow
 def test_failing_list_is_told_and_recovers_by_itself(
     page: Page, backend: ConsoleBackendStandIn
 ) -> None:
@@ -215,6 +216,7 @@ def test_failing_list_is_told_and_recovers_by_itself(
     expect(page.locator(".list .message")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_server_away_is_told_and_the_last_rows_stay(page: Page) -> None:
     page.goto("#/adapters")
     expect(page.locator("tbody tr")).to_have_count(18)

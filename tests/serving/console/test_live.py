@@ -63,6 +63,7 @@ def test_values_show_under_the_pointer_and_by_arrow_keys(page: Page) -> None:
     expect(figure.locator(".tip")).to_contain_text("total 2,000 slots")
 
 
+@pytest.mark.slow
 def test_failing_metrics_are_told(page: Page, backend: ConsoleBackendStandIn) -> None:
     backend.failures = {"/metrics": 403}
     page.goto("#/live")

@@ -9,7 +9,10 @@ const CONFLICT = 409;
 /** `{element, message, show(info), hide()}`; `changed` is called after every action. */
 export function actionBar({ reference, changed }) {
   const message = messageBox();
-  const element = h("div", { class: "actions", role: "group", "aria-label": "Actions", hidden: true });
+  const element = h(
+    "div",
+    { class: "actions", role: "group", "aria-label": "Actions", hidden: true },
+  );
   const buttons = {
     load: button("Load", () => act("load", { pin: false })),
     unload: button("Unload", unload),
@@ -36,7 +39,9 @@ export function actionBar({ reference, changed }) {
     buttons.unload.hidden = !loaded;
     buttons.pin.hidden = info.pinned;
     buttons.unpin.hidden = !info.pinned;
-    for (const [name, control] of Object.entries(buttons)) control.disabled = busy || !enabled[name];
+    for (const [name, control] of Object.entries(buttons)) {
+      control.disabled = busy || !enabled[name];
+    }
   }
 
   async function act(action, body) {
@@ -48,8 +53,8 @@ export function actionBar({ reference, changed }) {
       return true;
     } catch (error) {
       message.show(error.message);
-      if (action === "unload" && error.status === CONFLICT && !body?.force) return await unloadWhenIdle(error);
-      return false;
+      const canWait = action === "unload" && error.status === CONFLICT && !body?.force;
+      return canWait ? await unloadWhenIdle(error) : false;
     } finally {
       busy = false;
       refresh();

@@ -20,7 +20,11 @@ function noAccess() {
     { class: "card empty" },
     h("h1", {}, "Adapters"),
     h("p", {}, "inference key: read only playground"),
-    h("p", { class: "muted" }, "The list of adapters and what can be done with them need an admin key."),
+    h(
+      "p",
+      { class: "muted" },
+      "The list of adapters and what can be done with them need an admin key.",
+    ),
     h("a", { class: "button primary", href: "#/playground" }, "Open the playground"),
   );
   return { element };
@@ -47,7 +51,17 @@ export function adaptersPage(firstRoute) {
   let request = null;
   let typing = null;
 
-  const search = h("input", { type: "search", placeholder: "Search adapters", "aria-label": "Search adapters", "aria-keyshortcuts": "/", spellcheck: "false", oninput: onType });
+  const search = h(
+    "input",
+    {
+      type: "search",
+      placeholder: "Search adapters",
+      "aria-label": "Search adapters",
+      "aria-keyshortcuts": "/",
+      spellcheck: "false",
+      oninput: onType,
+    },
+  );
   const filter = h(
     "select",
     { "aria-label": "State", onchange: () => change({ state: filter.value, page: "" }) },
@@ -56,10 +70,19 @@ export function adaptersPage(firstRoute) {
   );
   const message = messageBox();
   const tiles = summary();
-  const table = adapterTable({ linkTo: (reference) => routeTo("adapters", reference, route.params), onSort });
+  const linkTo = (reference) => routeTo("adapters", reference, route.params);
+  const table = adapterTable({ linkTo, onSort });
   const range = h("p", { class: "muted range", role: "status" });
-  const sortNote = h("p", { class: "hint", hidden: true }, "This server sorts by name; other orders hold within a page.");
-  const previous = h("button", { type: "button", class: "button", onclick: () => turn(-1) }, "Previous");
+  const sortNote = h(
+    "p",
+    { class: "hint", hidden: true },
+    "This server sorts by name; other orders hold within a page.",
+  );
+  const previous = h(
+    "button",
+    { type: "button", class: "button", onclick: () => turn(-1) },
+    "Previous",
+  );
   const next = h("button", { type: "button", class: "button", onclick: () => turn(1) }, "Next");
   const empty = h("p", { class: "empty muted", hidden: true }, "No adapter matches.");
   const list = h(
@@ -97,7 +120,10 @@ export function adaptersPage(firstRoute) {
 
   function onType() {
     clearTimeout(typing);
-    typing = setTimeout(() => change({ query: search.value.trim(), page: "" }), TYPING_MILLISECONDS);
+    typing = setTimeout(
+      () => change({ query: search.value.trim(), page: "" }),
+      TYPING_MILLISECONDS,
+    );
   }
 
   function onSort(name) {
@@ -123,11 +149,15 @@ export function adaptersPage(firstRoute) {
       offset: page() * PAGE_SIZE,
     };
     try {
-      const [answer, status] = await Promise.all([admin.list(values, { signal }), admin.status({ signal })]);
-      const everything = values.query || values.state ? (await admin.list({ limit: 1 }, { signal })).total : answer.total;
+      const [answer, status] = await Promise.all([
+        admin.list(values, { signal }),
+        admin.status({ signal }),
+      ]);
       message.clear();
       show(answer, order, values.offset);
-      tiles.show(status, everything);
+      const isPart = values.query || values.state;
+      const all = isPart ? await admin.list({ limit: 1 }, { signal }) : answer;
+      tiles.show(status, all.total);
     } catch (error) {
       if (!isAbort(error)) message.show(`${error.message} Trying again.`);
     }
@@ -142,7 +172,8 @@ export function adaptersPage(firstRoute) {
     sortNote.hidden = serverSorts || answer.total <= PAGE_SIZE;
     empty.hidden = answer.total > 0;
     const last = offset + answer.data.length;
-    const text = answer.total ? `${count(offset + 1)}–${count(last)} of ${count(answer.total)}` : "none";
+    const shown = `${count(offset + 1)}–${count(last)} of ${count(answer.total)}`;
+    const text = answer.total ? shown : "none";
     if (range.textContent !== text) range.textContent = text;
     previous.disabled = offset === 0;
     next.disabled = last >= answer.total;
@@ -165,7 +196,7 @@ export function adaptersPage(firstRoute) {
     const closeTo = () => {
       location.hash = routeTo("adapters", "", route.params);
     };
-    panel = adapterPanel({ reference: route.item, close: closeTo, onChange: load });
+    panel = adapterPanel({ reference: route.item, linkTo, close: closeTo, onChange: load });
     element.append(panel.element);
     panel.focus();
   }

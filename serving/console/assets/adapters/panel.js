@@ -2,7 +2,7 @@
 
 import { admin, isAbort } from "../core/api.js";
 import { h, messageBox, poll } from "../core/dom.js";
-import { ago, bytes, count, digits, NONE, when } from "../core/format.js";
+import { ago, bytes, count, NONE, result, when } from "../core/format.js";
 import { isAdmin } from "../core/session.js";
 import { actionBar } from "./actions.js";
 import { aliasSection } from "./aliases.js";
@@ -11,7 +11,11 @@ import { stateMark, tags } from "./state.js";
 const REFRESH_SECONDS = 4;
 
 function facts(pairs) {
-  return h("dl", { class: "facts" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }
 
 /** Nested results as flat rows, `eval.accuracy`. */
@@ -24,34 +28,46 @@ function flattened(values, prefix = "") {
 }
 
 function shownValue(value) {
-  if (typeof value === "number") return digits(value);
+  if (typeof value === "number") return result(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 function valuesSection(title, values) {
   const pairs = flattened(values);
   if (!pairs.length) return null;
-  return h("section", {}, h("h3", {}, title), facts(pairs.map(([name, value]) => [name, shownValue(value)])));
+  return h(
+    "section",
+    {},
+    h("h3", {}, title),
+    facts(pairs.map(([name, value]) => [name, shownValue(value)])),
+  );
 }
 
-function lineage(info) {
+function lineage(info, linkTo) {
   const parent = info.parent
-    ? h("a", { class: "reference", href: `#/adapters/${encodeURIComponent(info.parent)}` }, info.parent)
+    ? h("a", { class: "reference", href: linkTo(info.parent) }, info.parent)
     : "none: trained from the base";
-  const fits = { true: "yes", false: "no, it was trained for another base" }[info.base_matches] ?? NONE;
-  return h("section", {}, h("h3", {}, "Lineage"), facts([["Parent", parent], ["Fits this base", fits], ["Created", when(info.created)]]));
+  const fits = { true: "yes", false: "no, it was made for another" }[info.base_matches] ?? NONE;
+  const pairs = [["Parent", parent], ["Fits this base", fits], ["Created", when(info.created)]];
+  return h("section", {}, h("h3", {}, "Lineage"), facts(pairs));
 }
 
 function filesSection(files) {
-  const entries = Array.isArray(files) ? files.map((file) => [file.name ?? String(file), file]) : Object.entries(files ?? {});
+  const entries = Object.entries(files ?? {});
   if (!entries.length) return null;
-  const row = ([name, entry]) => [name, h("span", { title: entry.sha256 ? `sha256 ${entry.sha256}` : null }, bytes(entry.bytes))];
-  return h("section", {}, h("h3", {}, "Files"), facts(entries.map(row)));
+  const size = (entry) => h("span", { title: `sha256 ${entry.sha256}` }, bytes(entry.bytes));
+  const pairs = entries.map(([name, entry]) => [name, size(entry)]);
+  return h("section", {}, h("h3", {}, "Files"), facts(pairs));
 }
 
 function configSection(config) {
   if (!config || !Object.keys(config).length) return null;
-  return h("details", {}, h("summary", {}, "Training configuration"), h("pre", { tabindex: 0 }, JSON.stringify(config, null, 2)));
+  return h(
+    "details",
+    {},
+    h("summary", {}, "Training configuration"),
+    h("pre", { tabindex: 0 }, JSON.stringify(config, null, 2)),
+  );
 }
 
 function stateFacts(info) {
@@ -66,10 +82,11 @@ function stateFacts(info) {
 }
 
 /**
+ * @param linkTo address of the panel for a reference
  * @param close called when the visitor closes the panel
  * @param onChange called when something was done to the adapter
  */
-export function adapterPanel({ reference, close, onChange }) {
+export function adapterPanel({ reference, linkTo, close, onChange }) {
   const [name] = reference.split("@");
   const stopRequests = new AbortController();
   const message = messageBox();
@@ -84,7 +101,11 @@ export function adapterPanel({ reference, close, onChange }) {
   };
   const actions = actionBar({ reference, changed });
   const aliases = aliasSection({ name, signal: stopRequests.signal, changed });
-  const tryIt = h("a", { class: "button", href: `#/playground?model=${encodeURIComponent(reference)}` }, "Try in the playground");
+  const tryIt = h(
+    "a",
+    { class: "button", href: `#/playground?model=${encodeURIComponent(reference)}` },
+    "Try in the playground",
+  );
   const element = h(
     "aside",
     { class: "panel", "aria-labelledby": "panel-title", tabindex: -1 },
@@ -92,7 +113,11 @@ export function adapterPanel({ reference, close, onChange }) {
       "header",
       {},
       title,
-      h("button", { type: "button", class: "button quiet icon", "aria-label": "Close", onclick: close }, "✕"),
+      h(
+        "button",
+        { type: "button", class: "button quiet icon", "aria-label": "Close", onclick: close },
+        "✕",
+      ),
     ),
     head,
     message.element,
@@ -121,17 +146,28 @@ export function adapterPanel({ reference, close, onChange }) {
   }
 
   function show(info) {
-    head.replaceChildren(stateMark(info), ...tags(info).filter(Boolean));
+    head.replaceChildren(stateMark(info), ...tags(info));
     failure.hidden = !info.error;
     failure.textContent = info.error ?? "";
     live.replaceChildren(stateFacts(info));
     actions.show(info);
     aliases.setVersion(info.version);
-    const print = JSON.stringify([info.metrics, info.parent, info.files, info.training_config, info.base_matches]);
+    const print = JSON.stringify([
+      info.metrics,
+      info.parent,
+      info.files,
+      info.training_config,
+      info.base_matches,
+    ]);
     // What never changes is left alone, so that open details and selections stay.
     if (print === shownStill) return;
     shownStill = print;
-    const sections = [valuesSection("Metrics", info.metrics), lineage(info), filesSection(info.files), configSection(info.training_config)];
+    const sections = [
+      valuesSection("Metrics", info.metrics),
+      lineage(info, linkTo),
+      filesSection(info.files),
+      configSection(info.training_config),
+    ];
     still.replaceChildren(...sections.filter(Boolean));
   }
 

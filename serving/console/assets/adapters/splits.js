@@ -22,12 +22,37 @@ export function splitEditor({ versions, weights, isNew, save, end }) {
 
   function addRow(version, percent) {
     const offered = versions.includes(version) ? versions : [version, ...versions];
-    const select = h("select", { "aria-label": "Version" }, offered.map((name) => h("option", { value: name }, name)));
+    const select = h(
+      "select",
+      { "aria-label": "Version" },
+      offered.map((name) => h("option", { value: name }, name)),
+    );
     select.value = version;
-    const input = h("input", { type: "number", min: 0, max: 100, step: "any", "aria-label": "Percent of requests", oninput: showSum });
+    const input = h(
+      "input",
+      {
+        type: "number",
+        min: 0,
+        max: 100,
+        step: "any",
+        "aria-label": "Percent of requests",
+        oninput: showSum,
+      },
+    );
     input.value = digits(percent);
-    const remove = h("button", { type: "button", class: "button quiet icon", "aria-label": `Remove ${version}` }, "✕");
-    const row = h("div", { class: "split-row" }, select, input, h("span", { class: "muted" }, "%"), remove);
+    const remove = h(
+      "button",
+      { type: "button", class: "button quiet icon", "aria-label": `Remove ${version}` },
+      "✕",
+    );
+    const row = h(
+      "div",
+      { class: "split-row" },
+      select,
+      input,
+      h("span", { class: "muted" }, "%"),
+      remove,
+    );
     remove.addEventListener("click", () => {
       row.remove();
       showSum();
@@ -36,7 +61,10 @@ export function splitEditor({ versions, weights, isNew, save, end }) {
   }
 
   function read() {
-    return [...rows.children].map((row) => [row.querySelector("select").value, Number(row.querySelector("input").value)]);
+    return [...rows.children].map((row) => [
+      row.querySelector("select").value,
+      Number(row.querySelector("input").value),
+    ]);
   }
 
   function showSum() {
@@ -64,7 +92,12 @@ export function splitEditor({ versions, weights, isNew, save, end }) {
     "div",
     { class: "split-editor", role: "group", "aria-label": "Split" },
     rows,
-    h("div", { class: "split-row" }, h("button", { type: "button", class: "button quiet", onclick: add }, "Add version"), sum),
+    h(
+      "div",
+      { class: "split-row" },
+      h("button", { type: "button", class: "button quiet", onclick: add }, "Add version"),
+      sum,
+    ),
     message.element,
     h(
       "div",
@@ -77,8 +110,12 @@ export function splitEditor({ versions, weights, isNew, save, end }) {
 
 function whatIsWrong(pairs) {
   if (!pairs.length) return "Give at least one version a share.";
-  if (pairs.some(([, percent]) => !Number.isFinite(percent) || percent < 0)) return "A share is a number from 0 to 100.";
-  if (new Set(pairs.map(([version]) => version)).size < pairs.length) return "Name each version once.";
+  if (pairs.some(
+    ([, percent]) => !Number.isFinite(percent) || percent < 0,
+  )) return "A share is a number from 0 to 100.";
+  if (new Set(pairs.map(
+    ([version]) => version,
+  )).size < pairs.length) return "Name each version once.";
   const sum = pairs.reduce((all, [, percent]) => all + percent, 0);
   return Math.abs(sum - 100) > 0.01 ? `The shares add up to ${digits(sum)} %, not 100 %.` : null;
 }

@@ -2,7 +2,7 @@
 
 import { h } from "../core/dom.js";
 import { percent } from "../core/format.js";
-import { aliasesOf, sharesOf, stateMeaning } from "./info.js";
+import { stateMeaning } from "./info.js";
 
 export function stateMark(info) {
   return h(
@@ -13,13 +13,17 @@ export function stateMark(info) {
   );
 }
 
+/** Pin, aliases, shares of split aliases, and a warning if it was made for another base. */
 export function tags(info) {
-  const shares = sharesOf(info);
+  const shares = Object.entries(info.splits);
+  // A split alias shows once, with its share.
+  const aliases = info.aliases.filter((alias) => !(alias in info.splits));
   return [
     info.pinned ? h("span", { class: "tag pinned" }, "pinned") : null,
-    // A split alias shows once, with its share.
-    ...aliasesOf(info).filter((alias) => !shares.some(([split]) => split === alias)).map((alias) => h("span", { class: "tag" }, `@${alias}`)),
-    ...shares.map(([alias, share]) => h("span", { class: "tag split" }, `@${alias} ${percent(share)}`)),
+    aliases.map((alias) => h("span", { class: "tag" }, `@${alias}`)),
+    shares.map(([alias, share]) =>
+      h("span", { class: "tag split" }, `@${alias} ${percent(share)}`),
+    ),
     info.base_matches === false ? h("span", { class: "tag warning" }, "other base") : null,
-  ];
+  ].flat().filter(Boolean);
 }

@@ -8,7 +8,14 @@ function meter(label, used, total) {
 }
 
 function tile(title, value, detail, extra) {
-  return h("div", { class: "tile" }, h("h2", {}, title), h("p", { class: "value" }, value), extra ?? null, h("p", { class: "muted" }, detail));
+  return h(
+    "div",
+    { class: "tile" },
+    h("h2", {}, title),
+    h("p", { class: "value" }, value),
+    extra ?? null,
+    h("p", { class: "muted" }, detail),
+  );
 }
 
 export function summary() {
@@ -18,8 +25,18 @@ export function summary() {
     show({ slots, host, row_bytes }, total) {
       element.replaceChildren(
         tile("Adapters", count(total), "in the store"),
-        tile("Slots", count(slots.used), `of ${count(slots.total)}, ${count(slots.pinned)} pinned`, meter("Slots used", slots.used, slots.total)),
-        tile("Host memory", count(host.used), `of ${count(host.capacity)} adapters`, meter("Host memory used", host.used, host.capacity)),
+        tile(
+          "Slots",
+          count(slots.used),
+          `of ${count(slots.total)}, ${count(slots.pinned)} pinned`,
+          meter("Slots used", slots.used, slots.total),
+        ),
+        tile(
+          "Host memory",
+          count(host.used),
+          `of ${count(host.capacity)} adapters`,
+          meter("Host memory used", host.used, host.capacity),
+        ),
         tile("A row of the bank", bytes(row_bytes), "for each slot"),
       );
     },

@@ -29,7 +29,12 @@ function cells(info) {
 }
 
 function makeRow(info, linkTo) {
-  const link = h("a", { class: "reference", href: linkTo(info.reference) }, info.name, h("span", { class: "version" }, `@${info.version}`));
+  const link = h(
+    "a",
+    { class: "reference", href: linkTo(info.reference) },
+    info.name,
+    h("span", { class: "version" }, `@${info.version}`),
+  );
   const texts = cells(info);
   const open = (event) => {
     // A click that ends a selection of text, or on the link itself, is not ours.
@@ -41,7 +46,11 @@ function makeRow(info, linkTo) {
     h("td", { class: "name" }, link, h("span", { class: "tags" }, tags(info))),
     h("td", {}, stateMark(info)),
     COLUMNS.slice(2).map((column) =>
-      h("td", { class: `${column.number ? "number" : ""} ${column.optional ? "optional" : ""}` }, texts[column.key]),
+      h(
+        "td",
+        { class: `${column.number ? "number" : ""} ${column.optional ? "optional" : ""}` },
+        texts[column.key],
+      ),
     ),
   );
 }
@@ -54,12 +63,25 @@ export function adapterTable({ linkTo, onSort }) {
   const heads = new Map();
   const head = h("tr", {}, COLUMNS.map((column) => {
     const button = h("button", { type: "button", onclick: () => onSort(column.key) }, column.title);
-    const cell = h("th", { scope: "col", class: `${column.number ? "number" : ""} ${column.optional ? "optional" : ""}` }, button);
+    const cell = h(
+      "th",
+      {
+        scope: "col",
+        class: `${column.number ? "number" : ""} ${column.optional ? "optional" : ""}`,
+      },
+      button,
+    );
     heads.set(column.key, cell);
     return cell;
   }));
   const body = h("tbody");
-  const element = h("table", { class: "adapters" }, h("caption", { class: "unseen" }, "Adapters"), h("thead", {}, head), body);
+  const element = h(
+    "table",
+    { class: "adapters" },
+    h("caption", { class: "unseen" }, "Adapters"),
+    h("thead", {}, head),
+    body,
+  );
   let rows = new Map();
 
   body.addEventListener("keydown", (event) => {
@@ -86,7 +108,10 @@ export function adapterTable({ linkTo, onSort }) {
         // The texts count too: "5 s ago" grows old while the adapter stays the same.
         const print = JSON.stringify([info, cells(info), linkTo(info.reference)]);
         const known = rows.get(info.reference);
-        next.set(info.reference, known?.print === print ? known : { print, row: makeRow(info, linkTo) });
+        next.set(
+          info.reference,
+          known?.print === print ? known : { print, row: makeRow(info, linkTo) },
+        );
       }
       const wanted = [...next.values()].map(({ row }) => row);
       const present = [...body.children];

@@ -55,7 +55,9 @@ export async function send(path, { method = "GET", body, signal } = {}) {
   const error = await failure(response);
   // A late answer to a key since replaced says nothing about the new one.
   if (sentKey === key()) {
-    if (response.status === 401) askForKey(error.message);
+    if (response.status === 401) askForKey(
+      sentKey ? error.message : "This server asks for an API key.",
+    );
     if (response.status === 403 && path.startsWith(ADMIN)) setRole("inference");
   }
   throw error;
@@ -72,7 +74,9 @@ export async function getJson(path, options) {
 }
 
 const part = encodeURIComponent;
-const query = (values) => new URLSearchParams(Object.entries(values).filter(([, v]) => v !== "" && v !== null));
+const query = (values) => new URLSearchParams(Object.entries(values).filter(
+  ([, v]) => v !== "" && v !== null,
+));
 
 export const admin = {
   status: (options) => getJson(`${ADMIN}/status`, options),
@@ -82,11 +86,17 @@ export const admin = {
     getJson(`${ADMIN}/adapters/${part(reference)}/${action}`, { method: "POST", body }),
   aliases: (name, options) => getJson(`${ADMIN}/adapters/${part(name)}/aliases`, options),
   setAlias: (name, alias, version) =>
-    send(`${ADMIN}/adapters/${part(name)}/aliases/${part(alias)}`, { method: "PUT", body: { version } }),
+    send(
+      `${ADMIN}/adapters/${part(name)}/aliases/${part(alias)}`,
+      { method: "PUT", body: { version } },
+    ),
   deleteAlias: (name, alias) =>
     send(`${ADMIN}/adapters/${part(name)}/aliases/${part(alias)}`, { method: "DELETE" }),
   setSplit: (name, alias, weights) =>
-    send(`${ADMIN}/adapters/${part(name)}/splits/${part(alias)}`, { method: "PUT", body: { weights } }),
+    send(
+      `${ADMIN}/adapters/${part(name)}/splits/${part(alias)}`,
+      { method: "PUT", body: { weights } },
+    ),
   deleteSplit: (name, alias) =>
     send(`${ADMIN}/adapters/${part(name)}/splits/${part(alias)}`, { method: "DELETE" }),
 };
@@ -98,7 +108,10 @@ const MAX_PAGES = 10;
 export async function versionsOf(name, options) {
   const found = [];
   for (let page = 0; page < MAX_PAGES; page += 1) {
-    const { data, total } = await admin.list({ query: name, limit: PAGE, offset: page * PAGE }, options);
+    const { data, total } = await admin.list(
+      { query: name, limit: PAGE, offset: page * PAGE },
+      options,
+    );
     found.push(...data.filter((info) => info.name === name).map((info) => info.version));
     if ((page + 1) * PAGE >= total) break;
   }

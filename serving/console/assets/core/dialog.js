@@ -8,7 +8,11 @@ export function confirmation({ title, text, action, dangerous = false }) {
     const titleId = uniqueId("dialog");
     const textId = uniqueId("dialog");
     const cancel = h("button", { type: "button", class: "button" }, "Cancel");
-    const agree = h("button", { type: "button", class: dangerous ? "button danger" : "button primary" }, action);
+    const agree = h(
+      "button",
+      { type: "button", class: dangerous ? "button danger" : "button primary" },
+      action,
+    );
     const dialog = h(
       "dialog",
       { class: "dialog", "aria-labelledby": titleId, "aria-describedby": textId },

@@ -1,10 +1,16 @@
 // Numbers, sizes and times as people read them.
 
 const locale = "en";
-const compactNumber = new Intl.NumberFormat(locale, { notation: "compact", maximumSignificantDigits: 3 });
+const compactNumber = new Intl.NumberFormat(
+  locale,
+  { notation: "compact", maximumSignificantDigits: 3 },
+);
 const wholeNumber = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
 const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
-const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const clock = new Intl.DateTimeFormat(
+  locale,
+  { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false },
+);
 
 export const NONE = "–";
 const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
@@ -18,6 +24,9 @@ export function digits(value) {
   if (Math.abs(value) >= 1000) return wholeNumber.format(value);
   return String(Number(value.toPrecision(3)));
 }
+
+/** A result, exact enough to compare two versions by. */
+export const result = (value) => String(Number(value.toPrecision(6)));
 
 export function bytes(value) {
   if (!known(value)) return NONE;

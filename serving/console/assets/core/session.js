@@ -1,4 +1,4 @@
-// Who the visitor is. The key lives in this tab's sessionStorage only and goes out in a header only.
+// Who the visitor is. The key lives in this tab's sessionStorage and goes out in a header only.
 
 const STORAGE = "propulsion.key";
 let role = "unknown";

@@ -36,7 +36,10 @@ export function readScrape(text, time) {
       series.requests += value;
       if (FAILED.has(labels.outcome)) series.failed += value;
     } else if (name === TOKENS) of(labels).tokens += value;
-    else if (name === TTFT) of(labels).ttft.set(Number(labels.le.replace("+Inf", "Infinity")), value);
+    else if (name === TTFT) of(labels).ttft.set(
+      Number(labels.le.replace("+Inf", "Infinity")),
+      value,
+    );
     else if (name === GAP) of(labels).gap.set(Number(labels.le.replace("+Inf", "Infinity")), value);
     else if (name === SLOTS) scrape.slots[labels.state] = value;
     else if (name === RUNNING) scrape.running = (scrape.running ?? 0) + value;
@@ -86,20 +89,30 @@ export function points(scrapes, adapter) {
       found.push({ time: now.time, missing: true });
       continue;
     }
-    let start = index - 1;
-    while (start > 0 && now.time - scrapes[start - 1].time <= QUANTILE_SECONDS * 1000 && scrapes[start].time - scrapes[start - 1].time <= GAP_SECONDS * 1000) start -= 1;
-    found.push(point(before, now, scrapes[start], seconds, adapter));
+    found.push(point(before, now, windowStart(scrapes, index), seconds, adapter));
   }
   return found;
 }
 
-function point(before, now, windowStart, seconds, adapter) {
+/** The scrape from which on quantiles count: inside their window, with no gap since. */
+function windowStart(scrapes, index) {
+  const seconds = (from, to) => (scrapes[to].time - scrapes[from].time) / 1000;
+  const counts = (start) =>
+    seconds(start, index) <= QUANTILE_SECONDS && seconds(start, start + 1) <= GAP_SECONDS;
+  let start = index - 1;
+  while (start > 0 && counts(start - 1)) start -= 1;
+  return scrapes[start];
+}
+
+function point(before, now, start, seconds, adapter) {
   const rates = (name) => {
-    const all = [...increases(before, now, name)].filter(([label]) => !adapter || label === adapter);
+    const all = [...increases(before, now, name)].filter(
+      ([label]) => !adapter || label === adapter,
+    );
     return new Map(all.map(([label, grown]) => [label, grown / seconds]));
   };
   const latency = (name) => {
-    const buckets = bucketIncrease(windowStart, now, name, adapter);
+    const buckets = bucketIncrease(start, now, name, adapter);
     const at = (q) => {
       const value = quantile(q, buckets);
       return value === null ? null : value * 1000;
@@ -121,11 +134,16 @@ function point(before, now, windowStart, seconds, adapter) {
 
 export const totalOf = (rates) => sum(rates.values());
 
-/** The `limit` adapters with the most of `name` over all points, most first, those with none left out. */
+/** The `limit` adapters with the most of `name` over all points, most first, none without any. */
 export function busiest(allPoints, name, limit) {
   const totals = new Map();
   for (const entry of allPoints) {
-    for (const [label, rate] of entry[name] ?? []) totals.set(label, (totals.get(label) ?? 0) + rate);
+    for (const [label, rate] of entry[name] ?? []) totals.set(
+      label,
+      (totals.get(label) ?? 0) + rate,
+    );
   }
-  return [...totals].filter(([, total]) => total > 0).sort((a, b) => b[1] - a[1]).slice(0, limit).map(([label]) => label);
+  return [...totals].filter(
+    ([, total]) => total > 0,
+  ).sort((a, b) => b[1] - a[1]).slice(0, limit).map(([label]) => label);
 }

@@ -21,7 +21,10 @@ function colorKeeper() {
     for (const name of names) {
       if (taken.has(name)) continue;
       const used = new Set(taken.values());
-      taken.set(name, Array.from({ length: TOP }, (_, index) => index + 1).find((color) => !used.has(color)));
+      taken.set(
+        name,
+        Array.from({ length: TOP }, (_, index) => index + 1).find((color) => !used.has(color)),
+      );
     }
     return taken;
   };
@@ -29,11 +32,22 @@ function colorKeeper() {
 
 function rateSeries(all, name, adapter, colorsFor) {
   const valueOf = (read) => all.map((entry) => (entry.missing ? null : read(entry)));
-  const total = { label: adapter || "all", color: COLORS.all, area: true, values: valueOf((entry) => totalOf(entry[name])) };
+  const total = {
+    label: adapter || "all",
+    color: COLORS.all,
+    area: true,
+    values: valueOf((entry) => totalOf(entry[name])),
+  };
   if (adapter) return [total];
   const names = busiest(all, name, TOP);
   const colors = colorsFor(names);
-  const each = names.map((label) => ({ label, color: colors.get(label), values: valueOf((entry) => entry[name].get(label) ?? 0) }));
+  const each = names.map(
+    (label) => ({
+      label,
+      color: colors.get(label),
+      values: valueOf((entry) => entry[name].get(label) ?? 0),
+    }),
+  );
   return [total, ...each];
 }
 
@@ -69,12 +83,22 @@ export function livePage() {
     queue: tile("Queue"),
   };
   const colors = { tokens: colorKeeper(), requests: colorKeeper() };
-  const choice = h("select", { "aria-label": "Adapter", onchange: draw }, h("option", { value: "" }, "All adapters"));
+  const choice = h(
+    "select",
+    { "aria-label": "Adapter", onchange: draw },
+    h("option", { value: "" }, "All adapters"),
+  );
   const element = h(
     "div",
     { class: "live-page" },
     h("h1", { class: "unseen" }, "Live"),
-    h("div", { class: "toolbar" }, choice, h("span", { class: "grow" }), h("p", { class: "muted" }, "last 5 minutes, every 2 s; latencies over 10 s")),
+    h(
+      "div",
+      { class: "toolbar" },
+      choice,
+      h("span", { class: "grow" }),
+      h("p", { class: "muted" }, "last 5 minutes, every 2 s; latencies over 10 s"),
+    ),
     message.element,
     h("div", { class: "tiles" }, Object.values(tiles).map((each) => each.element)),
     h("div", { class: "charts" }, Object.values(charts).map((each) => each.element)),
@@ -85,7 +109,10 @@ export function livePage() {
     const present = [...choice.options].slice(1).map((option) => option.value);
     if (names.join("\n") === present.join("\n")) return;
     const chosen = choice.value;
-    choice.replaceChildren(choice.options[0], ...names.map((name) => h("option", { value: name }, name)));
+    choice.replaceChildren(
+      choice.options[0],
+      ...names.map((name) => h("option", { value: name }, name)),
+    );
     choice.value = names.includes(chosen) ? chosen : "";
   }
 
@@ -101,7 +128,17 @@ export function livePage() {
       { label: "p50", color: 0, values: valueOf((entry) => entry[name].p50) },
     ];
     charts.tokens.draw({ ...frame, series: rateSeries(all, "tokens", adapter, colors.tokens) });
-    charts.requests.draw({ ...frame, series: [...rateSeries(all, "requests", adapter, colors.requests), { label: "refused or failed", color: COLORS.others, values: valueOf((entry) => entry.failed) }] });
+    charts.requests.draw({
+      ...frame,
+      series: [
+        ...rateSeries(all, "requests", adapter, colors.requests),
+        {
+          label: "refused or failed",
+          color: COLORS.others,
+          values: valueOf((entry) => entry.failed),
+        },
+      ],
+    });
     charts.ttft.draw({ ...frame, series: quantiles("ttft") });
     charts.gap.draw({ ...frame, series: quantiles("gap") });
     charts.slots.draw({ ...frame, series: [
@@ -119,10 +156,16 @@ export function livePage() {
   function showTiles(latest) {
     if (!latest || latest.missing) return;
     tiles.tokens.show(`${digits(totalOf(latest.tokens))} tokens/s`);
-    tiles.requests.show(`${digits(totalOf(latest.requests))} /s`, `${digits(latest.failed)} /s refused or failed`);
+    tiles.requests.show(
+      `${digits(totalOf(latest.requests))} /s`,
+      `${digits(latest.failed)} /s refused or failed`,
+    );
     tiles.ttft.show(milliseconds(latest.ttft.p95), `p95; p50 ${milliseconds(latest.ttft.p50)}`);
     tiles.gap.show(milliseconds(latest.gap.p95), `p95; p50 ${milliseconds(latest.gap.p50)}`);
-    tiles.slots.show(count(latest.slots.used), `of ${count(latest.slots.total)}, ${count(latest.slots.pinned)} pinned`);
+    tiles.slots.show(
+      count(latest.slots.used),
+      `of ${count(latest.slots.total)}, ${count(latest.slots.pinned)} pinned`,
+    );
     tiles.queue.show(`${count(latest.waiting)} waiting`, `${count(latest.running)} running`);
   }
 
@@ -131,11 +174,15 @@ export function livePage() {
       const response = await send("metrics", { signal: stopRequests.signal });
       const text = await response.text();
       const now = Date.now();
-      scrapes = [...scrapes.filter(({ time }) => now - time < WINDOW_SECONDS * 1000), readScrape(text, now)];
+      scrapes = [
+        ...scrapes.filter(({ time }) => now - time < WINDOW_SECONDS * 1000),
+        readScrape(text, now),
+      ];
       message.clear();
     } catch (error) {
       if (isAbort(error)) return;
-      const hint = error.status === 403 ? " On this server /metrics is for admins." : " Trying again.";
+      const isForAdmins = error.status === 403;
+      const hint = isForAdmins ? " On this server /metrics is for admins." : " Trying again.";
       message.show(error.message + hint);
       return;
     }

@@ -7,7 +7,9 @@ export function valueTicks(highest) {
   const magnitude = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((size) => size >= rough);
   const ticks = [];
-  for (let index = 0; (index - 1) * step < top; index += 1) ticks.push(Number((index * step).toPrecision(12)));
+  for (let index = 0; (index - 1) * step < top; index += 1) ticks.push(Number(
+    (index * step).toPrecision(12),
+  ));
   return ticks;
 }
 
@@ -20,4 +22,8 @@ export function timeTicks(start, end, most) {
   return ticks;
 }
 
-export const linear = (from, to, low, high) => (value) => low + ((value - from) / (to - from || 1)) * (high - low);
+/** The straight line that takes `from` to `low` and `to` to `high`. */
+export function linear(from, to, low, high) {
+  const slope = (high - low) / (to - from || 1);
+  return (value) => low + (value - from) * slope;
+}

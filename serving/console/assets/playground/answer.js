@@ -14,10 +14,18 @@ function statistic(title) {
 /** `{element, text(), run(options, signal), compare(reference)}` */
 export function answerColumn(model) {
   const text = document.createTextNode("");
-  const output = h("div", { class: "answer-text", tabindex: 0, role: "group", "aria-label": `Answer of ${model}` }, text);
+  const output = h(
+    "div",
+    { class: "answer-text", tabindex: 0, role: "group", "aria-label": `Answer of ${model}` },
+    text,
+  );
   const version = h("p", { class: "muted answer-version" });
   const note = h("p", { class: "answer-note" });
-  const stats = { rate: statistic("tokens/s"), ttft: statistic("first token"), tokens: statistic("tokens") };
+  const stats = {
+    rate: statistic("tokens/s"),
+    ttft: statistic("first token"),
+    tokens: statistic("tokens"),
+  };
   const element = h(
     "article",
     { class: "card answer", "data-model": model, "data-state": "waiting" },
@@ -63,7 +71,8 @@ export function answerColumn(model) {
     stats.ttft.value.textContent = milliseconds(first - started);
     stats.tokens.value.textContent = count(tokens);
     // The first token's time is in the other number.
-    if (tokens > 1 && now > first) stats.rate.value.textContent = digits(((tokens - 1) * 1000) / (now - first));
+    if (tokens < 2 || now <= first) return;
+    stats.rate.value.textContent = digits(((tokens - 1) * 1000) / (now - first));
   }
 
   function compare(reference) {
@@ -72,7 +81,8 @@ export function answerColumn(model) {
       return;
     }
     const pieces = differences(reference, text.data);
-    output.replaceChildren(...pieces.map(([piece, differs]) => (differs ? h("mark", {}, piece) : piece)));
+    const shown = pieces.map(([piece, differs]) => (differs ? h("mark", {}, piece) : piece));
+    output.replaceChildren(...shown);
     const same = pieces.every(([, differs]) => !differs) && reference === text.data;
     if (element.dataset.state === "done" && same) note.textContent = "the same answer";
   }

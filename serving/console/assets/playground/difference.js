@@ -19,7 +19,9 @@ export function differences(reference, text) {
   const pieces = [];
   let index = 0;
   for (const word of ours) {
-    const differs = isSpace(word) ? Boolean(pieces.at(-1)?.[1]) && !kept[index] && index < kept.length : !kept[index++];
+    // Space between two words that differ is marked with them.
+    const isBetween = index > 0 && index < kept.length && !kept[index - 1] && !kept[index];
+    const differs = isSpace(word) ? isBetween : !kept[index++];
     if (pieces.length && pieces.at(-1)[1] === differs) pieces.at(-1)[0] += word;
     else pieces.push([word, differs]);
   }
@@ -30,7 +32,8 @@ export function differences(reference, text) {
 function commonWords(theirs, mine) {
   const kept = new Array(mine.length).fill(false);
   let start = 0;
-  while (start < mine.length && start < theirs.length && mine[start] === theirs[start]) kept[start++] = true;
+  const shorter = Math.min(mine.length, theirs.length);
+  while (start < shorter && mine[start] === theirs[start]) kept[start++] = true;
   const [rows, columns] = [mine.length - start, theirs.length - start];
   if (!rows || !columns || Math.max(rows, columns) > MAX_WORDS) return kept;
   const width = columns + 1;

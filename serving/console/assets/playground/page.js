@@ -25,20 +25,38 @@ export function playgroundPage(route) {
   const stopRequests = new AbortController();
   const kept = draft();
   const asked = route.params.getAll("model");
-  const prompt = h("textarea", { rows: 5, placeholder: "What should the models continue or answer?" });
+  const prompt = h(
+    "textarea",
+    { rows: 5, placeholder: "What should the models continue or answer?" },
+  );
   prompt.value = kept.prompt ?? "";
-  const modeName = "mode";
-  const modes = ["completion", "chat"].map((mode) => h("input", { type: "radio", name: modeName, value: mode, checked: mode === (kept.mode ?? "completion") }));
+  const modes = ["completion", "chat"].map((mode) => h(
+    "input",
+    { type: "radio", name: "mode", value: mode, checked: mode === (kept.mode ?? "completion") },
+  ));
   const maxTokens = numberInput(kept.maxTokens ?? 64, { min: 1, max: 100000, step: 1 });
   const temperature = numberInput(kept.temperature ?? 0, { min: 0, max: 2, step: 0.1 });
   const sendButton = h("button", { type: "submit", class: "button primary" }, "Send");
-  const stopButton = h("button", { type: "button", class: "button danger", disabled: true, onclick: () => running?.abort() }, "Stop");
+  const stopButton = h(
+    "button",
+    { type: "button", class: "button danger", disabled: true, onclick: () => running?.abort() },
+    "Stop",
+  );
   const highlight = h("input", { type: "checkbox", checked: true, onchange: compare });
   const against = h("select", { "aria-label": "Compare with", onchange: compare });
-  const comparison = h("div", { class: "toolbar", hidden: true }, h("label", { class: "check" }, highlight, "Mark what differs from"), against);
+  const comparison = h(
+    "div",
+    { class: "toolbar", hidden: true },
+    h("label", { class: "check" }, highlight, "Mark what differs from"),
+    against,
+  );
   const status = h("p", { class: "muted", role: "status" });
   const answers = h("div", { class: "answers" });
-  const picker = modelPicker({ first: asked.length ? asked : kept.models ?? [], onChange, signal: stopRequests.signal });
+  const picker = modelPicker({
+    first: asked.length ? asked : kept.models ?? [],
+    onChange,
+    signal: stopRequests.signal,
+  });
   let running = null;
   let columns = [];
 
@@ -49,7 +67,16 @@ export function playgroundPage(route) {
     h(
       "div",
       { class: "settings" },
-      h("fieldset", {}, h("legend", {}, "Kind"), h("div", { class: "segments" }, modes.map((input) => h("label", {}, input, h("span", {}, input.value))))),
+      h(
+        "fieldset",
+        {},
+        h("legend", {}, "Kind"),
+        h(
+          "div",
+          { class: "segments" },
+          modes.map((input) => h("label", {}, input, h("span", {}, input.value))),
+        ),
+      ),
       field("Max tokens", maxTokens),
       field("Temperature", temperature),
       h("div", { class: "send" }, sendButton, stopButton),
@@ -126,14 +153,20 @@ export function playgroundPage(route) {
 
   function showComparison() {
     comparison.hidden = columns.length < 2;
-    against.replaceChildren(...columns.map((column, index) => h("option", { value: index }, column.element.dataset.model)));
+    against.replaceChildren(...columns.map((column, index) => h(
+      "option",
+      { value: index },
+      column.element.dataset.model,
+    )));
     compare();
   }
 
   function compare() {
     const reference = columns[Number(against.value)];
     for (const column of columns) {
-      column.compare(highlight.checked && column !== reference && columns.length > 1 ? reference.text() : null);
+      column.compare(
+        highlight.checked && column !== reference && columns.length > 1 ? reference.text() : null,
+      );
     }
   }
 

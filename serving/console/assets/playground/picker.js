@@ -9,16 +9,43 @@ export const MOST = 6;
 const SUGGESTIONS = 20;
 const TYPING_MILLISECONDS = 150;
 
-/** `{element, chosen(), base()}`; `onChange` is called when the choice changes. */
+/** `{element, chosen()}`; `onChange` is called when the choice changes. */
 export function modelPicker({ first, onChange, signal }) {
   const listId = uniqueId("models");
   const hintId = uniqueId("hint");
   const message = messageBox();
   const chips = h("ul", { class: "chips", "aria-label": "Chosen models" });
   const suggestions = h("datalist", { id: listId });
-  const input = h("input", { type: "text", id: uniqueId("model"), list: listId, placeholder: "Add a model", "aria-describedby": hintId, spellcheck: "false", autocapitalize: "none", autocomplete: "off", oninput: onType });
-  const form = h("form", { class: "picker-form", onsubmit: onSubmit, novalidate: true }, input, h("button", { class: "button" }, "Add"));
-  const element = h("div", { class: "field" }, h("label", { for: input.id }, "Models"), chips, form, suggestions, h("p", { class: "hint", id: hintId }, "name, name@alias, or a blend a:0.7+b:0.3"), message.element);
+  const input = h(
+    "input",
+    {
+      type: "text",
+      id: uniqueId("model"),
+      list: listId,
+      placeholder: "Add a model",
+      "aria-describedby": hintId,
+      spellcheck: "false",
+      autocapitalize: "none",
+      autocomplete: "off",
+      oninput: onType,
+    },
+  );
+  const form = h(
+    "form",
+    { class: "picker-form", onsubmit: onSubmit, novalidate: true },
+    input,
+    h("button", { class: "button" }, "Add"),
+  );
+  const element = h(
+    "div",
+    { class: "field" },
+    h("label", { for: input.id }, "Models"),
+    chips,
+    form,
+    suggestions,
+    h("p", { class: "hint", id: hintId }, "name, name@alias, or a blend a:0.7+b:0.3"),
+    message.element,
+  );
   let chosen = [...new Set(first)].slice(0, MOST);
   let known = { base: null, adapters: [] };
   let typing = null;
@@ -29,7 +56,16 @@ export function modelPicker({ first, onChange, signal }) {
       { class: "chip" },
       h("span", { class: "reference" }, model),
       model === known.base ? h("span", { class: "muted" }, "base") : null,
-      h("button", { type: "button", class: "chip-remove", "aria-label": `Remove ${model}`, onclick: () => remove(model) }, "✕"),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip-remove",
+          "aria-label": `Remove ${model}`,
+          onclick: () => remove(model),
+        },
+        "✕",
+      ),
     )));
   }
 
@@ -62,7 +98,9 @@ export function modelPicker({ first, onChange, signal }) {
   }
 
   async function found(query) {
-    if (!isAdmin()) return known.adapters.filter((model) => model.includes(query)).slice(0, SUGGESTIONS);
+    if (!isAdmin()) {
+      return known.adapters.filter((model) => model.includes(query)).slice(0, SUGGESTIONS);
+    }
     const { data } = await admin.list({ query, limit: SUGGESTIONS }, { signal });
     return data.map((info) => info.reference);
   }
@@ -72,7 +110,10 @@ export function modelPicker({ first, onChange, signal }) {
     const [, before, query] = /^(.*\+)?([^+]*)$/.exec(input.value.trim());
     try {
       const names = await found(query ?? "");
-      const offered = [...(known.base && !before ? [known.base] : []), ...names.map((name) => (before ?? "") + name)];
+      const offered = [
+        ...(known.base && !before ? [known.base] : []),
+        ...names.map((name) => (before ?? "") + name),
+      ];
       suggestions.replaceChildren(...offered.map((value) => h("option", { value })));
     } catch (error) {
       if (!isAbort(error)) message.show(error.message);
@@ -86,7 +127,10 @@ export function modelPicker({ first, onChange, signal }) {
       if (!isAbort(error)) message.show(error.message);
       return;
     }
-    if (known.base && chosen.length < MOST && !chosen.includes(known.base)) chosen = [known.base, ...chosen];
+    if (known.base && chosen.length < MOST && !chosen.includes(known.base)) chosen = [
+      known.base,
+      ...chosen,
+    ];
     show();
     onChange();
     suggest();

@@ -47,7 +47,10 @@ export async function* answer(options, { signal, onStart }) {
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(chunk.error.code ?? 500, chunk.error.message ?? "The answer broke off.");
+    if (chunk.error) throw new ApiError(
+      chunk.error.code ?? 500,
+      chunk.error.message ?? "The answer broke off.",
+    );
     const choice = chunk.choices?.[0];
     yield {
       text: choice?.text ?? choice?.delta?.content ?? "",
