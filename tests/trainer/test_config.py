@@ -25,6 +25,13 @@ def test_relative_paths_are_relative_to_the_run_file(tmp_path: Path) -> None:
     assert run.job.publish.store == str(tmp_path / "a" / "store")
 
 
+def test_a_store_may_be_a_url(tmp_path: Path) -> None:
+    path = change(write_run(tmp_path, tmp_path), "publish", "store", "s3://bucket/adapters")
+    publish = load_run(path).job.publish
+    assert publish is not None
+    assert publish.store == "s3://bucket/adapters"
+
+
 def test_unknown_key_is_named_with_a_suggestion(tmp_path: Path) -> None:
     path = change(write_run(tmp_path, tmp_path), "training", "batchsize", 3)
     with pytest.raises(ConfigError, match=r"training\.batchsize: unknown key.*'batch_size'"):

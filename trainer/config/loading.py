@@ -109,8 +109,8 @@ def _resolve_paths(run: RunConfig, folder: Path) -> RunConfig:
 def resolve_job_paths(job: JobConfig, folder: Path) -> None:
     """Make the paths of a job absolute, as seen from `folder`."""
     job.data.resolve_paths(folder)
-    if job.publish is not None:
-        job.publish.store = folder / job.publish.store
+    if job.publish is not None and "://" not in job.publish.store:
+        job.publish.store = str(folder / job.publish.store)
 
 
 class _Problems:
