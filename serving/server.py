@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from adapters import base_fingerprint
+from propulsion.errors import ConfigError
 from serving import vllm_compat
 from serving.app import Service
 from serving.config import ServeConfig
@@ -80,8 +81,7 @@ async def _serve(config: ServeConfig) -> int:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, server.handle_exit, name, None)
-    _, sock = vllm_compat.setup_server(args, reuse_port=False)
-    with sock:
+    with _listening(args) as sock:
         # Closes the socket first on its end, then waits for the answers under way.
         answering = asyncio.create_task(server.serve(sockets=[sock]))
         running = asyncio.create_task(_run_engines(args, service, door, metrics))
@@ -129,6 +129,17 @@ async def _run_engines(
         service.restarts += 1
         metrics.count_engine_restart()
     logger.error("The engine died %d times in a row soon after its start", short_lives)
+
+
+def _listening(args: Namespace) -> Any:
+    try:
+        _, sock = vllm_compat.setup_server(args, reuse_port=False)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {args.host}:{args.port}: {error.strerror}; choose another --host or "
+            "--port"
+        ) from error
+    return sock
 
 
 def vllm_arguments(config: ServeConfig) -> Namespace:

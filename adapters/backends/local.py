@@ -30,15 +30,20 @@ class LocalBackend:
         self.folder: Path | None = folder
         self.location = str(folder)
         self._root = folder
+        self._was_there = folder.is_dir()
 
     def where(self, *parts: str) -> str:
         return str(self._root.joinpath(*parts))
 
     def names(self) -> list[str]:
-        return sorted(filter(is_name, _subfolders(self._root)))
+        names = sorted(filter(is_name, _subfolders(self._root)))
+        if not names:
+            self._require_root()
+        return names
 
     def versions(self, name: str) -> list[str]:
         if not _is_folder(self._root / name):
+            self._require_root()
             return []
         return sorted(filter(is_version, _subfolders(self._root / name)), key=version_number)
 
@@ -47,7 +52,10 @@ class LocalBackend:
         return {name: versions for name, versions in found if versions}
 
     def has_version(self, name: str, version: str) -> bool:
-        return _is_folder(self._root / name) and _is_folder(self._root / name / version)
+        if _is_folder(self._root / name) and _is_folder(self._root / name / version):
+            return True
+        self._require_root()
+        return False
 
     def version(self, name: str, version: str) -> AdapterVersion:
         return AdapterVersion(name, version, self._root / name / version)
@@ -77,6 +85,7 @@ class LocalBackend:
             raise ConfigError(f"{folder} is a symbolic link; a store holds its adapters itself.")
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self._root)
+        self._was_there = True
         return publish_folder(source, folder, aliases=aliases, details=details)
 
     def remove(self, name: str, version: str) -> None:
@@ -89,6 +98,15 @@ class LocalBackend:
 
     def remove_leftover(self, leftover: Leftover) -> None:
         shutil.rmtree(leftover.key)
+
+    def _require_root(self) -> None:
+        """A folder that nobody has made yet is an empty store; one that went away is not."""
+        if _is_folder(self._root):
+            self._was_there = True
+        elif self._was_there:
+            raise StoreUnavailableError(
+                f"The adapter store {self._root} is away: check that its disk is mounted."
+            )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from propulsion.errors import (
     BaseMismatchError,
     ConfigError,
     PropulsionError,
+    StoreUnavailableError,
 )
 from tests.adapters.folders import leftovers, visible, write_adapter
 
@@ -26,6 +27,24 @@ def test_missing_store_lists_as_empty(store: AdapterStore) -> None:
     assert not store.path.exists()
     with pytest.raises(AdapterNotFoundError, match="is empty"):
         store.resolve("anything")
+
+
+def test_a_store_whose_folder_goes_away_is_away_not_empty(
+    store: AdapterStore, adapter: Path
+) -> None:
+    store.publish(adapter, "sst2")
+    assert store.names() == ["sst2"]
+    away = store.path.rename(store.path.with_name("away"))
+    for read in (
+        store.list,
+        store.names,
+        lambda: store.resolve("sst2"),
+        lambda: store.resolve("x"),
+    ):
+        with pytest.raises(StoreUnavailableError, match="is away"):
+            read()
+    away.rename(store.path)
+    assert store.resolve("sst2").version == "v1"
 
 
 def test_published_folder_has_the_layout_of_the_contract(

@@ -36,6 +36,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, base: Path, adapter_folders)
 def server(base: Path, store: AdapterStore, tmp_path_factory) -> Iterator[LiveServer]:
     log = tmp_path_factory.mktemp("server") / "log"
     limits = ["--max-adapters", str(CAPACITY), "--metrics-top-adapters", str(TOP_ADAPTERS)]
+    # These tests change the store behind the server.
+    limits += ["--resolution-ttl-seconds", "0"]
     vllm_options = ["--", "--trust-request-chat-template"]
     server = LiveServer(base, store.path, log, *limits, *vllm_options, key=KEY)
     yield server
