@@ -216,7 +216,8 @@ def test_a_client_that_leaves_lets_go_of_its_adapter(server):
     with server.client.stream(
         "POST", "/v1/completions", json={**body, "ignore_eos": True}
     ) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
         assert admin(server, "GET", "/adapters/up-15@v1")["active_requests"] == 1
     wait_for(lambda: admin(server, "GET", "/adapters/up-15@v1")["active_requests"] == 0)
     admin(server, "POST", "/adapters/up-15@v1/unload")
