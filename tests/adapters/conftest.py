@@ -27,7 +27,7 @@ def adapter(tmp_path: Path) -> Path:
 def _s3_server() -> Iterator[S3Server]:
     server = S3Server()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture

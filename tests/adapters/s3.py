@@ -1,39 +1,51 @@
 """A real S3 server (moto) on loopback that can go away and come back with what it held."""
 
-import logging
-import threading
-from collections.abc import Iterable
+from multiprocessing import get_context
+from multiprocessing.managers import BaseManager
 from typing import Any
 
 import boto3
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
-from werkzeug.serving import BaseWSGIServer, make_server
+
+from tests.adapters.s3_process import MotoServer
 
 ACCESS_KEY = "access-key-of-the-tests"
 SECRET_KEY = "secret-key-of-the-tests"
 
 
+class _Manager(BaseManager):
+    pass
+
+
+_Manager.register("MotoServer", MotoServer)
+
+
 class S3Server:
-    """Serves from its start; every object is kept in this process, whether it serves or not."""
+    """Serves from its start; every object is kept by its process, whether it serves or not.
+
+    A process of its own: vLLM looks at all that every module of its process holds, and moto's web
+    framework holds things that may be looked at during a request alone.
+    """
 
     def __init__(self) -> None:
-        self.requests: list[str] = []
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._one_at_a_time = threading.Lock()
-        self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
-        self._port = 0
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._manager = _Manager(ctx=get_context("spawn"))
+        self._manager.start()
+        self._server: Any = self._manager.MotoServer()  # type: ignore[attr-defined]
         self.start()
+
+    def close(self) -> None:
+        """End the process."""
+        self._manager.shutdown()
 
     @property
     def url(self) -> str:
         """The endpoint."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._server.port()}"
+
+    @property
+    def requests(self) -> list[str]:
+        """Method and path of every request so far."""
+        requests: list[str] = self._server.requests()
+        return requests
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,20 +60,11 @@ class S3Server:
 
     def start(self) -> None:
         """Serve, on the same port as before."""
-        self._server = make_server(
-            "127.0.0.1", self._port, self._call, threaded=True, request_handler=MotoRequestHandler
-        )
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._server.start()
 
     def stop(self) -> None:
         """Refuse connections."""
-        assert self._server
-        assert self._thread
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     def create_bucket(self, name: str) -> None:
         """Make a bucket."""
@@ -76,9 +79,3 @@ class S3Server:
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
         )
-
-    def _call(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        # S3 checks a condition and writes in one step, moto in two.
-        with self._one_at_a_time:
-            self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-            return [b"".join(self._app(environ, start_response))]

@@ -24,7 +24,7 @@ async def main(base: str, port: int, endpoint: str) -> None:
     args.otlp_traces_endpoint = traces_url(endpoint)
     engine_args = vllm_compat.AsyncEngineArgs.from_cli_args(args)
     metrics = ServeMetrics(8)
-    async with vllm_compat.build_async_engine_client_from_engine_args(engine_args) as engine:
+    async with vllm_compat.running_engine(engine_args) as engine:
         instrument_engine(engine, metrics)
         tasks = await engine.get_supported_tasks()
         app = vllm_compat.build_app(args, tasks, engine.model_config)
