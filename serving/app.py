@@ -16,6 +16,7 @@ from serving.config import ServeConfig
 from serving.console.routes import console_routes
 from serving.observability.instrument import instrument_engine
 from serving.observability.metrics import ServeMetrics
+from serving.registry.invocations import InvocationModel
 from serving.registry.listing import StoreListing
 from serving.registry.loader import AdapterLoader
 from serving.registry.models import ModelRefusedError, StoreModels, answer_refused
@@ -82,7 +83,10 @@ class Service:
             await vllm_compat.init_app_state(engine, app.state, args, tasks)
         # vLLM would stop this when its engine dies.
         app.state.server = Namespace(should_exit=False)
+        # vLLM has built it already, and what is added from here on would not be in it.
+        app.middleware_stack = None
         app.add_exception_handler(ModelRefusedError, answer_refused)
+        app.add_middleware(InvocationModel)
         app.include_router(self._admin_routes())
         app.router.routes.extend(console_routes())
         await self.loader.reset(engine)

@@ -143,6 +143,14 @@ def test_an_unknown_adapter_is_not_found_and_the_server_lives_on(server, expecte
     assert_lives_on(server, expected)
 
 
+def test_sagemakers_route_answers_by_the_model_that_the_body_names(server, expected):
+    body = {"prompt": PROMPT, "max_tokens": tiny.MAX_TOKENS, "temperature": 0}
+    options = {"ignore_eos": True, "return_token_ids": True}
+    answer = server.client.post("/invocations", json={"model": "all-15", **body, **options})
+    assert token_ids(answer) == expected["all-15"][0]
+    error_of(server.client.post("/invocations", json={"model": "nobody", **body}), 404)
+
+
 def test_the_openai_client_understands_the_error(client):
     with pytest.raises(openai.NotFoundError, match="nobody"):
         client.completions.create(model="nobody", prompt=PROMPT, max_tokens=1)
