@@ -123,7 +123,7 @@ def versions(base: Path, adapter_folders) -> dict[str, list[int]]:
     }
 
 
-def test_an_alias_moves_under_load_without_a_lost_request_or_a_stale_answer(server, versions):
+def test_an_alias_moves_under_load_and_every_answer_is_its_versions(server, versions):
     answered: Counter[str] = Counter()
 
     def ask() -> None:

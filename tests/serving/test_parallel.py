@@ -86,7 +86,7 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, architecture, sett
             for name in names
         ]
         sampling = SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True)
-        # Twice: the second time from cached prefixes.
+        # Twice: the second time every adapter is in its slot already.
         for _ in range(2):
             outputs = llm.generate(
                 PROMPTS * len(folders), sampling, lora_request=requests, use_tqdm=False
