@@ -2,7 +2,7 @@
 
 from adapters.fingerprint import base_fingerprint
 from adapters.manifest import Manifest
-from adapters.store import AdapterStore, open_store
+from adapters.store import AdapterStore
 from adapters.version import AdapterVersion
 
-__all__ = ["AdapterStore", "AdapterVersion", "Manifest", "base_fingerprint", "open_store"]
+__all__ = ["AdapterStore", "AdapterVersion", "Manifest", "base_fingerprint"]

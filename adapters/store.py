@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from adapters.backends.opening import open_backend
 from adapters.collection import GcReport, collect
-from adapters.documents import Splits, normalized
+from adapters.documents import normalized
 from adapters.editing import change_aliases, change_splits
 from adapters.manifest import first_problem
 from adapters.reading import StoreReader
@@ -134,7 +134,7 @@ class AdapterStore(StoreReader):
         self._require(name, [version])
         with self._editing(name, f"set alias {alias}"):
             change_aliases(self._backend, name, lambda aliases: {**aliases, alias: version})
-            change_splits(self._backend, name, lambda splits: _without(splits, alias))
+            change_splits(self._backend, name, _Removal(alias))
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias and its split.
@@ -144,16 +144,11 @@ class AdapterStore(StoreReader):
             AdapterCorruptError, PropulsionError: as `set_alias`.
         """
         self._existing(name)
-        removed: set[str] = set()
-
-        def drop(present: dict[str, Any]) -> dict[str, Any]:
-            removed.update({alias} & present.keys())
-            return _without(present, alias)
-
+        drop = _Removal(alias)
         with self._editing(name, f"delete alias {alias}"):
             change_aliases(self._backend, name, drop)
             change_splits(self._backend, name, drop)
-        if not removed:
+        if not drop.found:
             raise AdapterNotFoundError(f"Adapter {name} has no alias {shown(alias)}.")
 
     def set_split(self, name: str, alias: str, weights: Mapping[str, float]) -> None:
@@ -184,15 +179,10 @@ class AdapterStore(StoreReader):
             AdapterCorruptError, PropulsionError: as `set_split`.
         """
         self._existing(name)
-        removed: set[str] = set()
-
-        def drop(present: Splits) -> Splits:
-            removed.update({alias} & present.keys())
-            return _without(present, alias)
-
+        drop = _Removal(alias)
         with self._editing(name, f"end the split of {alias}"):
             change_splits(self._backend, name, drop)
-        if not removed:
+        if not drop.found:
             raise AdapterNotFoundError(f"Alias {shown(alias)} of {name} is not split.")
 
     def gc(
@@ -240,21 +230,16 @@ class AdapterStore(StoreReader):
             ) from error
 
 
-def open_store(
-    location: str | Path,
-    *,
-    cache: str | Path | None = None,
-    cache_bytes: int | None = None,
-    alias_ttl_seconds: float = 5.0,
-) -> AdapterStore:
-    """The store at a path or URL; arguments and errors are those of `AdapterStore`."""
-    return AdapterStore(
-        location, cache=cache, cache_bytes=cache_bytes, alias_ttl_seconds=alias_ttl_seconds
-    )
+class _Removal:
+    """A change that takes a key out, and tells whether it ever was there."""
 
+    def __init__(self, key: str) -> None:
+        self.found = False
+        self._key = key
 
-def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in mapping.items() if name != key}
+    def __call__(self, present: Mapping[str, Any]) -> dict[str, Any]:
+        self.found |= self._key in present
+        return {key: value for key, value in present.items() if key != self._key}
 
 
 def _as_json(what: str, value: Mapping[str, Any] | None) -> Any:

@@ -22,7 +22,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,8 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from benchmarks.llama import llama_config
+from benchmarks.report import torch_machine, write_json
 from trainer import optimizer_state
 from trainer.adapted import AdaptedModel
 from trainer.checkpoint import Trained
@@ -59,13 +60,7 @@ class PadOnly:
 def build_base(args: argparse.Namespace) -> LlamaForCausalLM:
     """The frozen model, the same each time."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=args.vocabulary,
-        hidden_size=args.hidden,
-        intermediate_size=11 * args.hidden // 4,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // 64,
-    )
+    config = llama_config(args.layers, args.hidden, args.vocabulary)
     return LlamaForCausalLM(config).to(args.device, args.dtype)
 
 
@@ -304,15 +299,9 @@ def main() -> None:
     result["settings"] = {
         k: str(v) for k, v in vars(args).items() if k not in ("json", "memory_of")
     }
-    result["machine"] = {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
-    }
+    result["machine"] = torch_machine(args.device)
     print_table(result)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(args.json, result)
 
 
 if __name__ == "__main__":

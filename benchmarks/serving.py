@@ -18,10 +18,8 @@ saw (`cold`, reading its files included) and right after (`warm`).
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -29,6 +27,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import engine_machine, write_json
 
 FEW = 5
 WEIGHTS = "adapter_model.safetensors"
@@ -38,18 +38,12 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def write_base(folder: Path, args: argparse.Namespace) -> Path:
     """A LLaMA with random weights, in bf16."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
+
+    from benchmarks.llama import llama_config
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=args.vocabulary,
-        hidden_size=args.hidden,
-        intermediate_size=11 * args.hidden // 4,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // 64,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    config = llama_config(args.layers, args.hidden, args.vocabulary, bos_token_id=1, eos_token_id=2)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
 
@@ -199,9 +193,6 @@ def _spread(folders: Sequence[str], count: int) -> list[str | None]:
 
 def report(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """The JSON document."""
-    import torch
-    import vllm
-
     rates = measured["rates"]
     result: dict[str, Any] = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {
@@ -222,8 +213,7 @@ def report(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]
     }
     result["rounds"] = rates
     result["arguments"] = {key: str(value) for key, value in vars(args).items()}
-    result["machine"] = {"cpus": os.cpu_count(), "processor": platform.machine()}
-    result["versions"] = {"vllm": vllm.__version__, "torch": torch.__version__}
+    result |= engine_machine()
     return result
 
 
@@ -250,8 +240,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = args.base or write_base(Path(folder) / "base", args)
         result = report(measure(base, args), args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(args.json, result)
     table = Table(title=f"tokens/s, {args.requests} requests x {args.tokens} tokens")
     table.add_column("")
     for column in ("median", "least", "most", "ratio to base"):

@@ -26,9 +26,7 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import json
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -42,6 +40,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+
+from benchmarks.report import engine_machine, write_json
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 VOCABULARY = 256
@@ -83,14 +83,14 @@ def publish_adapters(place: Path, folder: Path, base: Path, count: int) -> Itera
 
     from adapters import base_fingerprint
     from adapters.manifest import README_FILE, WEIGHTS_FILE
-    from adapters.store import open_store
+    from adapters.store import AdapterStore
     from propulsion import PropulsionConfig
 
     config = PropulsionConfig(target_modules=list(MODULES), task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
     (folder / README_FILE).unlink(missing_ok=True)
     shapes = {key: value.shape for key, value in load_file(folder / WEIGHTS_FILE).items()}
-    store, fingerprint = open_store(place), base_fingerprint(base)
+    store, fingerprint = AdapterStore(place), base_fingerprint(base)
     generator = torch.Generator().manual_seed(0)
     for index in range(count):
         tensors = {k: torch.randn(s, generator=generator) * 1e-3 for k, s in shapes.items()}
@@ -464,16 +464,12 @@ def main() -> None:
 
     # As an error, so that the server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    import torch
-    import vllm
 
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), args)
     result["arguments"] = {key: str(value) for key, value in vars(args).items()}
-    result["machine"] = {"cpus": os.cpu_count(), "processor": platform.machine()}
-    result["versions"] = {"vllm": vllm.__version__, "torch": torch.__version__}
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    result |= engine_machine()
+    write_json(args.json, result)
     print_result(result)
     raise SystemExit(1 if result["errors"] else 0)
 

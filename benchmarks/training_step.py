@@ -16,8 +16,6 @@ method.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,8 +24,10 @@ from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaModel
 
+from benchmarks.llama import llama_config
+from benchmarks.report import torch_machine, write_json
 from propulsion import PropulsionConfig
 from propulsion.presets import preset_targets
 
@@ -37,14 +37,7 @@ METHODS = ("base", "propulsion", "ia3", "lora")
 def build(method: str, args: argparse.Namespace) -> torch.nn.Module:
     """The stack with one method's adapter on it."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=args.hidden,
-        intermediate_size=11 * args.hidden // 4,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // 64,
-        use_cache=False,
-    )
+    config = llama_config(args.layers, args.hidden, 32, use_cache=False)
     stack = LlamaModel(config).to(args.device, args.dtype).train()
     if method == "base":
         return stack.requires_grad_(False)
@@ -128,12 +121,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         },
         "activation_bytes": memory,
         "settings": {**{k: str(v) for k, v in vars(args).items() if k != "json"}},
-        "machine": {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(),
-            "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
-        },
+        "machine": torch_machine(args.device),
     }
 
 
@@ -166,8 +154,7 @@ def main() -> None:
     args.dtype = getattr(torch, args.dtype)
     result = measure(args)
     print_table(result)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(args.json, result)
 
 
 if __name__ == "__main__":

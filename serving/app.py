@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from adapters.store import open_store
+from adapters.store import AdapterStore
 from propulsion.version import __version__
 from serving import vllm_compat
 from serving.admin.router import Server, build_router
@@ -40,11 +40,9 @@ class Service:
 
     def __init__(self, config: ServeConfig, base_fingerprint: str, metrics: ServeMetrics):
         self._config = config
-        self._fingerprint = base_fingerprint
         self._metrics = metrics
-        self._started = time.monotonic()
         self._engine: Any = None
-        self._store = open_store(
+        self._store = AdapterStore(
             config.store, cache=config.store_cache, cache_bytes=config.store_cache_bytes
         )
         prepare = preparation(self._store, base_fingerprint, config.base)
@@ -56,6 +54,19 @@ class Service:
             self._store, self.loader.residents, ttl_seconds=config.resolution_ttl_seconds
         )
         self.restarts = 0
+        self._admin = build_router(
+            self._store,
+            self._listing,
+            self.loader,
+            self._resolver,
+            Server(
+                base=config.model_name,
+                base_fingerprint=base_fingerprint,
+                version=__version__,
+                engine=self._engine_status,
+                started=time.monotonic(),
+            ),
+        )
         metrics.set_capacity(config.host_capacity)
 
     async def app(self, args: Namespace, engine: Any) -> FastAPI:
@@ -87,7 +98,7 @@ class Service:
         app.middleware_stack = None
         app.add_exception_handler(ModelRefusedError, answer_refused)
         app.add_middleware(InvocationModel)
-        app.include_router(self._admin_routes())
+        app.include_router(self._admin)
         app.router.routes.extend(console_routes())
         await self.loader.reset(engine)
         if is_first:
@@ -97,16 +108,6 @@ class Service:
     def close(self) -> None:
         """Let go of the store."""
         self._resolver.close()
-
-    def _admin_routes(self) -> Any:
-        server = Server(
-            base=self._config.model_name,
-            base_fingerprint=self._fingerprint,
-            version=__version__,
-            engine=self._engine_status,
-            started=self._started,
-        )
-        return build_router(self._store, self._listing, self.loader, self._resolver, server)
 
     def _engine_status(self) -> EngineStatus:
         return EngineStatus(healthy=not self._engine.errored, restarts=self.restarts)

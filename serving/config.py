@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from adapters.backends.location import protocol_of
 from propulsion.errors import ConfigError
 from serving.observability.config import ObservabilityConfig
 from serving.plugin import KINDS, Kind
@@ -107,7 +108,7 @@ def serve_config(**options: object) -> ServeConfig:
         raise ConfigError(f"serve option {where}: {problem['msg']}") from error
     if not config.base.is_dir():
         raise ConfigError(f"--base {config.base}: there is no such folder")
-    if "://" not in config.store and not Path(config.store).is_dir():
+    if not protocol_of(config.store) and not Path(config.store).is_dir():
         raise ConfigError(f"--store {config.store}: there is no such folder")
     KeyRing(config.api_keys, config.keys_file)
     if not config.asks_for_keys and not is_loopback(config.host):

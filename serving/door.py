@@ -1,11 +1,15 @@
 """The app that clients reach while the engine behind it comes and goes."""
 
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import Any
+
+from serving.security.refusals import refuse
 
 # These tell how the server is, and need no engine.
 _ALWAYS_ANSWERED = ("/metrics", "/console", "/admin/")
 _PROBES = ("/health", "/ping")
+_STARTING = "The engine is starting; try again in a few seconds."
 _RETRY_SECONDS = "5"
 
 
@@ -47,16 +51,11 @@ class Door:
 
 
 async def _unavailable(scope: Any, receive: Any, send: Any) -> None:
-    from starlette.responses import JSONResponse, Response
-
     headers = {"Retry-After": _RETRY_SECONDS}
-    if scope["path"] in _PROBES:
-        await Response(status_code=503, headers=headers)(scope, receive, send)
+    if scope["path"] not in _PROBES:
+        await refuse(scope, receive, send, HTTPStatus.SERVICE_UNAVAILABLE, _STARTING, headers)
         return
-    error = {
-        "message": "The engine is starting; try again in a few seconds.",
-        "type": "ServiceUnavailableError",
-        "param": None,
-        "code": 503,
-    }
-    await JSONResponse({"error": error}, 503, headers)(scope, receive, send)
+    # Starlette comes with the server, not with this module's other users.
+    from starlette.responses import Response
+
+    await Response(status_code=503, headers=headers)(scope, receive, send)

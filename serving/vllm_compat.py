@@ -27,7 +27,6 @@ _HOMES = {
     "UsageContext": "vllm.usage.usage_lib",
     "current_platform": "vllm.platforms",
     # worker
-    "LRUCacheWorkerLoRAManager": "vllm.lora.worker_manager",
     "LoRAMappingType": "vllm.lora.layers",
     "LinearBase": "vllm.model_executor.layers.linear",
     "ColumnParallelLinear": "vllm.model_executor.layers.linear",
@@ -51,8 +50,6 @@ _HOMES = {
     "ErrorInfo": "vllm.entrypoints.serve.engine.protocol",
     "ErrorResponse": "vllm.entrypoints.serve.engine.protocol",
     "ModelCard": "vllm.entrypoints.serve.engine.protocol",
-    "ModelList": "vllm.entrypoints.serve.engine.protocol",
-    "ModelPermission": "vllm.entrypoints.serve.engine.protocol",
     "OpenAIServingModels": "vllm.entrypoints.openai.models.serving",
 }
 

@@ -14,7 +14,7 @@ def open_backend(
     cache_bytes: int | None,
     alias_ttl_seconds: float,
 ) -> Backend:
-    """The backend of a path or URL; arguments and errors are those of `adapters.open_store`."""
+    """The backend of a path or URL; arguments and errors are those of `adapters.AdapterStore`."""
     folder = local_folder(location)
     if folder is not None:
         return LocalBackend(folder)

@@ -31,7 +31,7 @@ _NAMES = "names"
 def open_remote(
     url: str, *, cache: str | Path | None, cache_bytes: int | None, alias_ttl_seconds: float
 ) -> "RemoteBackend":
-    """The backend of a URL; arguments and errors are those of `adapters.open_store`."""
+    """The backend of a URL; arguments and errors are those of `adapters.AdapterStore`."""
     filesystem, root = open_filesystem(url)
     location = without_credentials(url).rstrip("/")
     return RemoteBackend(

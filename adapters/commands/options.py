@@ -46,9 +46,9 @@ AliasesOption = Annotated[
 
 def opened(store: str, cache: Path | None = None, cache_bytes: int | None = None) -> "AdapterStore":
     """The store that the options name."""
-    from adapters.store import open_store
+    from adapters.store import AdapterStore
 
-    return open_store(store, cache=cache, cache_bytes=cache_bytes)
+    return AdapterStore(store, cache=cache, cache_bytes=cache_bytes)
 
 
 def fingerprint_of(base: Path | None) -> str | None:

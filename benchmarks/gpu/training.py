@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.report import write_json
 from propulsion import PropulsionConfig
 from propulsion.batch_context import mixed_forward
 from propulsion.mixed_batch import MixedBatch
@@ -191,8 +191,7 @@ def main() -> None:
     args.dtype = getattr(torch, args.dtype)
     result = measure(args)
     print_table(result)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(args.json, result)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,7 @@ from serving.observability.token_series import TokenCollector, TokenSeries
 
 __all__ = ["BASE", "BLEND", "OTHER", "UNKNOWN", "ServeMetrics"]
 
-_LOAD_BOUNDS = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-)
-_QUEUE_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_WAIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TTFT_BOUNDS = (
     *(0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
     *(7.5, 10.0, 30.0, 60.0),
@@ -107,7 +104,7 @@ class ServeMetrics:
         self._queue = histogram(
             "queue_seconds",
             "Seconds that a sequence waited in the engine until it was first scheduled.",
-            _QUEUE_BOUNDS,
+            _WAIT_BOUNDS,
             "adapter",
         )
         self._request_seconds = histogram(
@@ -126,7 +123,7 @@ class ServeMetrics:
         self._load_seconds = histogram(
             "adapter_load_seconds",
             "Seconds to fetch and verify an adapter and to load it into host memory.",
-            _LOAD_BOUNDS,
+            _WAIT_BOUNDS,
         )
         self._unloads = counter("adapter_unloads_total", "Adapters unloaded on request.")
         self._host_hits = counter(

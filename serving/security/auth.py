@@ -1,11 +1,10 @@
 """API keys: whoever sends one is known by it, and without one little is answered."""
 
-from contextvars import Token
 from http import HTTPStatus
 from typing import Any
 
 from serving.security.keys import KeyRing
-from serving.security.principal import Principal, current_principal
+from serving.security.principal import Principal, run_as
 from serving.security.refusals import refuse
 from serving.security.routes import Access, access_of
 
@@ -49,7 +48,7 @@ class ApiKeyAuth:
             await refuse(scope, receive, send, HTTPStatus.BAD_REQUEST, MALFORMED_PATH)
             return
         if access is Access.OPEN or _is_preflight(scope, access):
-            await self._pass_on(ANONYMOUS, scope, receive, send)
+            await run_as(ANONYMOUS, self._app, scope, receive, send)
             return
         await self._keys.refresh()
         key = self._keys.find(_given_key(scope))
@@ -63,15 +62,7 @@ class ApiKeyAuth:
         if reason:
             await refuse(scope, receive, send, HTTPStatus.FORBIDDEN, reason)
             return
-        await self._pass_on(key.principal, scope, receive, send)
-
-    async def _pass_on(self, principal: Principal, scope: Any, receive: Any, send: Any) -> None:
-        scope.setdefault("state", {})["principal"] = principal
-        token: Token[Principal] = current_principal.set(principal)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            current_principal.reset(token)
+        await run_as(key.principal, self._app, scope, receive, send)
 
 
 def _forbidden(access: Access, principal: Principal) -> str | None:

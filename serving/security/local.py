@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from serving.config import is_loopback
 from serving.security.auth import MALFORMED_PATH
-from serving.security.principal import LOCAL, current_principal
+from serving.security.principal import LOCAL, run_as
 from serving.security.refusals import refuse
 from serving.security.routes import Access, access_of
 
@@ -38,12 +38,7 @@ class LocalOnly:
         if access is not Access.OPEN and not _is_local(scope):
             await refuse(scope, receive, send, HTTPStatus.FORBIDDEN, _FOREIGN)
             return
-        scope.setdefault("state", {})["principal"] = LOCAL
-        token = current_principal.set(LOCAL)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            current_principal.reset(token)
+        await run_as(LOCAL, self._app, scope, receive, send)
 
 
 def _is_local(scope: Any) -> bool:

@@ -1,9 +1,9 @@
 """Who a request comes from, and what that one may do."""
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["inference", "admin"]
 
@@ -39,3 +39,13 @@ LOCAL = Principal(key_id="local", tenant="local", role="admin")
 """Everyone who reaches a server without keys: it listens on loopback alone."""
 
 current_principal: ContextVar[Principal] = ContextVar("propulsion_principal", default=LOCAL)
+
+
+async def run_as(principal: Principal, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Run an ASGI app for a principal, whom `current_principal` and the scope's state name."""
+    scope.setdefault("state", {})["principal"] = principal
+    token: Token[Principal] = current_principal.set(principal)
+    try:
+        await app(scope, receive, send)
+    finally:
+        current_principal.reset(token)

@@ -207,15 +207,20 @@ class WorkerAdapters:
         """
         if mapping is not None and mapping.type != vllm_compat.LoRAMappingType.LANGUAGE:
             return
-        loras = [request for request in requests if self._is_lora(request)]
-        ours = [request for request in requests if request not in loras]
-        self._bring_in({r.lora_int_id: r for r in ours if r.lora_int_id not in self._warmup_ids})
+        ours: dict[int, Any] = {}
+        loras: list[Any] = []
+        for request in requests:
+            if self._is_lora(request):
+                loras.append(request)
+            elif request.lora_int_id not in self._warmup_ids:
+                ours[request.lora_int_id] = request
+            elif self._lora is not None and request.lora_int_id <= self._lora.num_slots:
+                loras.append(request)
+        self._bring_in(ours)
         if mapping is None:
             return
         self._set_token_slots(np.asarray(mapping.index_mapping, dtype=np.int64))
         if self._lora is not None:
-            warmup = [r for r in ours if r.lora_int_id <= self._lora.num_slots]
-            loras += [r for r in warmup if r.lora_int_id in self._warmup_ids]
             self._lora.set_active(loras, mapping)
 
     @contextmanager

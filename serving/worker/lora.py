@@ -56,10 +56,6 @@ class LoraAdapters:
         """Keep a loaded adapter in a slot."""
         self._manager.pin_adapter(adapter_id)
 
-    def ids(self) -> set[int]:
-        """Ids of the loaded adapters."""
-        return set(self._manager.list_adapters())
-
     def set_active(self, requests: Collection[Any], mapping: Any) -> None:
         """Bring the batch's LoRA adapters into slots; every other token is the base's.
 

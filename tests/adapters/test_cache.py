@@ -17,8 +17,8 @@ from tests.adapters.s3 import S3Server
 
 PULL = """
     import sys
-    from adapters import open_store
-    store = open_store(sys.argv[1], cache=sys.argv[2], cache_bytes=int(sys.argv[3]))
+    from adapters import AdapterStore
+    store = AdapterStore(sys.argv[1], cache=sys.argv[2], cache_bytes=int(sys.argv[3]))
     for _ in range(3):
         for version in store.list():
             with store.hold(version) as held:
@@ -26,8 +26,8 @@ PULL = """
 """
 HOLD = """
     import sys
-    from adapters import open_store
-    with open_store(sys.argv[1], cache=sys.argv[2]).hold("a@v1") as held:
+    from adapters import AdapterStore
+    with AdapterStore(sys.argv[1], cache=sys.argv[2]).hold("a@v1") as held:
         print(held.path, flush=True)
         sys.stdin.read()
 """

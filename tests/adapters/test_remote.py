@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters import AdapterStore, open_store
+from adapters import AdapterStore
 from adapters.backends import remote_publishing
 from propulsion.errors import (
     AdapterCorruptError,
@@ -25,16 +25,16 @@ from tests.adapters.s3 import SECRET_KEY, S3Server
 
 PUBLISH_REPEATEDLY = """
     import sys
-    from adapters import open_store
+    from adapters import AdapterStore
     url, cache, folder, count, marker = sys.argv[1:]
-    store = open_store(url, cache=cache)
+    store = AdapterStore(url, cache=cache)
     for _ in range(int(count)):
         print(store.publish(folder, "a", metrics={"marker": int(marker)}).version, flush=True)
 """
 SET_REPEATEDLY = """
     import sys
-    from adapters import open_store
-    store = open_store(sys.argv[1], cache=sys.argv[2])
+    from adapters import AdapterStore
+    store = AdapterStore(sys.argv[1], cache=sys.argv[2])
     for number in range(8):
         store.set_alias("a", sys.argv[3], f"v{number % 2 + 1}")
         store.set_split("a", sys.argv[3], {"v1": 1, "v2": number + 1})
@@ -224,7 +224,7 @@ class TestAbsentServer:
                 store.resolve("a")
 
     def test_missing_bucket_is_told(self, s3_server: S3Server, tmp_path: Path) -> None:
-        store = open_store("s3://no-such-bucket/x", cache=tmp_path)
+        store = AdapterStore("s3://no-such-bucket/x", cache=tmp_path)
         for call in (store.list, lambda: store.resolve("a")):
             with pytest.raises(StoreUnavailableError, match="bucket does not exist"):
                 call()
@@ -306,7 +306,7 @@ class TestOddKeys:
     def test_neighbour_with_the_same_start_is_another_store(
         self, store: AdapterStore, place: Place, adapter: Path
     ) -> None:
-        neighbour = open_store(f"{place.url}-2", cache=place.cache)
+        neighbour = AdapterStore(f"{place.url}-2", cache=place.cache)
         neighbour.publish(adapter, "b")
         assert store.list() == []
         assert store.names() == []
@@ -349,12 +349,12 @@ class TestLocations:
     )
     def test_bad_location_is_refused(self, location: str, why: str) -> None:
         with pytest.raises(ConfigError, match=why):
-            open_store(location)
+            AdapterStore(location)
 
     def test_missing_driver_is_told_with_what_to_install(self) -> None:
         pytest.importorskip("fsspec")
         with pytest.raises(ConfigError, match=r"pip install 'fsspec\[gs\]'"):
-            open_store("gs://bucket/x")
+            AdapterStore("gs://bucket/x")
 
     def test_missing_s3_driver_is_told_with_our_extra(
         self, monkeypatch: pytest.MonkeyPatch
@@ -363,11 +363,11 @@ class TestLocations:
 
         monkeypatch.setattr(filesystem.importlib.util, "find_spec", lambda _: None)
         with pytest.raises(ConfigError, match=r"pip install propulsion\[s3\]"):
-            open_store("s3://bucket/x")
+            AdapterStore("s3://bucket/x")
 
     def test_password_in_a_url_is_not_shown(self) -> None:
         with pytest.raises(ConfigError) as error:
-            open_store("sftp://user:pass-word@host/x")
+            AdapterStore("sftp://user:pass-word@host/x")
         assert "pass-word" not in str(error.value)
         assert "host/x" in str(error.value)
 
@@ -388,7 +388,7 @@ class TestLocations:
 
     def test_path_and_file_url_are_the_same_store(self, tmp_path: Path, adapter: Path) -> None:
         folder = tmp_path / "with space"
-        open_store(folder).publish(adapter, "a")
+        AdapterStore(folder).publish(adapter, "a")
         url = folder.as_uri()
         assert "%20" in url
-        assert open_store(url).list() == AdapterStore(str(folder)).list() != []
+        assert AdapterStore(url).list() == AdapterStore(str(folder)).list() != []

@@ -80,7 +80,8 @@ def test_the_command_line_refuses_an_open_address_and_takes_the_key_from_the_env
 
 @pytest.mark.parametrize("version", ["0.25.1", "0.33.0", "1.0"])
 def test_an_unsupported_vllm_is_refused_with_the_supported_range(version):
-    with pytest.raises(ConfigError, match=rf"vLLM {version} is not supported(?=.*0\.26)(?=.*0\.33)"):
+    said = rf"vLLM {version} is not supported(?=.*0\.26)(?=.*0\.33)"
+    with pytest.raises(ConfigError, match=said):
         vllm_compat.require_supported(version)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from adapters.backends.location import protocol_of
 from propulsion.errors import ConfigError
 from trainer.config.expansion import JOB_SECTIONS, job_trees
 from trainer.config.run import JobConfig, RunConfig, RunFile
@@ -109,7 +110,7 @@ def _resolve_paths(run: RunConfig, folder: Path) -> RunConfig:
 def resolve_job_paths(job: JobConfig, folder: Path) -> None:
     """Make the paths of a job absolute, as seen from `folder`."""
     job.data.resolve_paths(folder)
-    if job.publish is not None and "://" not in job.publish.store:
+    if job.publish is not None and not protocol_of(job.publish.store):
         job.publish.store = str(folder / job.publish.store)
 
 

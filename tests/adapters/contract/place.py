@@ -5,7 +5,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from adapters import AdapterStore, open_store
+from adapters import AdapterStore
 
 
 class Place:
@@ -24,7 +24,7 @@ class Place:
 
     def open(self, **options: Any) -> AdapterStore:
         """A store of its own, as another process has it."""
-        return open_store(self.url, **{"cache": self.cache, "alias_ttl_seconds": 0.0, **options})
+        return AdapterStore(self.url, **{"cache": self.cache, "alias_ttl_seconds": 0.0, **options})
 
     def where(self, path: str) -> str:
         """How messages name a file."""

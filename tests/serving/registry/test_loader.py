@@ -84,11 +84,20 @@ def test_an_adapter_taken_into_use_while_room_is_made_stays():
     asyncio.run(scenario())
 
 
-def test_a_bad_adapter_fails_all_who_wait_for_it_and_is_tried_again_after_seconds():
-    def damaged_once(version: AdapterVersion) -> None:
-        checks.append(version.reference)
-        if len(checks) == 1:
+class DamagedOnce:
+    """A check that only the first adapter fails."""
+
+    def __init__(self) -> None:
+        self.checks: list[str] = []
+
+    def __call__(self, version: AdapterVersion) -> None:
+        self.checks.append(version.reference)
+        if len(self.checks) == 1:
             raise AdapterCorruptError("damaged")
+
+
+def test_a_bad_adapter_fails_all_who_wait_for_it_and_is_tried_again_after_seconds():
+    damaged_once = DamagedOnce()
 
     async def scenario():
         bench = Bench(check=damaged_once)
@@ -101,21 +110,17 @@ def test_a_bad_adapter_fails_all_who_wait_for_it_and_is_tried_again_after_second
         bench.now = 4.9
         with pytest.raises(AdapterCorruptError, match="damaged"):
             await bench.loader.acquire(adapter("a"))
-        assert len(checks) == 1
+        assert len(damaged_once.checks) == 1
         bench.now = 5.0
         await bench.loader.acquire(adapter("a"))
         assert bench.engine.loads() == ["a@v1"]
         assert bench.loader.residents["a@v1"].users == 1
 
-    checks: list[str] = []
     asyncio.run(scenario())
 
 
 def test_an_operator_may_try_a_failed_load_again_at_once():
-    def damaged_once(version: AdapterVersion) -> None:
-        checks.append(version.reference)
-        if len(checks) == 1:
-            raise AdapterCorruptError("damaged")
+    damaged_once = DamagedOnce()
 
     async def scenario():
         bench = Bench(check=damaged_once)
@@ -125,7 +130,6 @@ def test_an_operator_may_try_a_failed_load_again_at_once():
         await bench.loader.load(adapter("a"))
         assert (await adapter_states(bench.loader))["a@v1"].error is None
 
-    checks: list[str] = []
     asyncio.run(scenario())
 
 
