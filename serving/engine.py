@@ -75,9 +75,13 @@ def engine_options(
         **vllm_options.pop("additional_config", {}),
         CONFIG_KEY: plugin.model_dump(mode="json"),
     }
-    if vllm_compat.current_platform.is_cpu() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+    if (
+        vllm_compat.current_platform.is_cpu()
+        and vllm_options.get("kv_cache_memory_bytes") is None
+        and not os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    ):
         # vLLM's own default takes a large share of the machine's memory.
-        vllm_options.setdefault("kv_cache_memory_bytes", _CPU_KV_CACHE_BYTES)
+        vllm_options["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
     return {
         "model": str(base),
         "dtype": dtype,
