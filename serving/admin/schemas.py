@@ -6,6 +6,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 State = Literal["stored", "loading", "host", "slot", "failed"]
+SortField = Literal[
+    "reference",
+    "state",
+    "slot",
+    "active_requests",
+    "num_parameters",
+    "bytes",
+    "last_used",
+    "created",
+]
 
 
 class ErrorDetail(BaseModel):
@@ -104,6 +114,7 @@ class AdapterPage(BaseModel):
 
     data: list[AdapterInfo]
     total: int = Field(description="How many there are on all pages.")
+    sort: str = Field(description="Their order, as it was asked for.")
 
 
 class Aliases(BaseModel):

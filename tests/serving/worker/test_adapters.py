@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ NUM_SLOTS = 3
 class OneLayer(torch.nn.Module):
     """Adapters can scale its norm."""
 
-    packed_modules_mapping: dict[str, list[str]] = {}
+    packed_modules_mapping: ClassVar[dict[str, list[str]]] = {}
 
     def __init__(self):
         super().__init__()
