@@ -104,7 +104,7 @@ class Inventory:
         ]
         found = await self._sorted(found, states, sort)
         data = await self._infos(found[offset : offset + limit], states)
-        return AdapterPage(data=data, total=len(found), sort=sort)
+        return AdapterPage(data=data, total=len(found))
 
     async def info(self, version: AdapterVersion) -> AdapterInfo:
         """One version."""

@@ -114,7 +114,6 @@ class AdapterPage(BaseModel):
 
     data: list[AdapterInfo]
     total: int = Field(description="How many there are on all pages.")
-    sort: str = Field(description="Their order, as it was asked for.")
 
 
 class Aliases(BaseModel):

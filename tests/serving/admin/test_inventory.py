@@ -127,7 +127,7 @@ def test_the_list_is_searched_and_paged_in_the_store_order(store, bench):
         assert await references(bench, query="2@v2") == ["sst2@v2"]
         assert await references(bench, limit=3, offset=2) == ["boolq@v1", "boolq@v2", "lora@v1"]
         page = await bench.ok("GET", "/adapters", params={"limit": 1, "offset": 99})
-        assert page == {"data": [], "total": 7, "sort": "reference"}
+        assert page == {"data": [], "total": 7}
 
     asyncio.run(scenario())
 
@@ -170,7 +170,6 @@ def test_the_list_is_sorted_by_a_field_and_what_lacks_it_comes_last(store, bench
         await bench.refused(422, "POST", "/adapters/b/load")
         page = await bench.ok("GET", "/adapters", params={"sort": sort})
         assert "".join(info["name"] for info in page["data"]) == wanted.replace(" ", "")
-        assert page["sort"] == sort
         rest = await references(bench, sort=sort, limit=3, offset=3)
         assert rest == [page["data"][3]["reference"]]
 
