@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from propulsion.errors import ConfigError
+from propulsion.errors import ConfigError, PropulsionError
 from serving import vllm_compat
 from serving.plugin import CONFIG_KEY, KINDS, PluginConfig
-from serving.worker.rpc import LOAD_METHOD, load_arguments, raise_load_error
+from serving.worker.rpc import LOAD_METHOD, UNLOAD_METHOD, load_arguments, raise_load_error
 
 _CPU_KV_CACHE_BYTES = 1 << 30
 _WORKER_EXTENSION = "serving.worker.rpc.WorkerRpc"
@@ -128,7 +128,13 @@ def load_adapter(llm: Any, version: Any) -> None:
 
     Raises:
         AdapterCorruptError: a file is missing, truncated or not a Propulsion adapter.
-        BaseMismatchError: it does not fit the base model. The engine lives on in both cases.
+        BaseMismatchError: it does not fit the base model. The engine lives on in both cases, and
+            no rank of it keeps the adapter.
     """
     request = adapter_request(version)
-    raise_load_error(llm.collective_rpc(LOAD_METHOD, args=load_arguments(request)))
+    replies = llm.collective_rpc(LOAD_METHOD, args=load_arguments(request))
+    try:
+        raise_load_error(replies)
+    except PropulsionError:
+        llm.collective_rpc(UNLOAD_METHOD, args=(request.lora_int_id,))
+        raise
