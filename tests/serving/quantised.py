@@ -1,4 +1,8 @@
-"""A tiny LLaMA quantised by hand: attention W8A8 (int8), feed-forward W4A16 (int4 in groups)."""
+"""A tiny LLaMA quantised by hand, in three ways at once.
+
+Queries, keys and values are W8A8 in int8, attention's output W8A8 in FP8, the feed-forward layers
+W4A16: int4 in groups.
+"""
 
 import json
 import shutil
@@ -9,8 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 GROUP_SIZE = 32
-_INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
-_INT4 = {"num_bits": 4, "type": "int", "symmetric": True}
+_FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
+
+
+def _digits(num_bits: int, kind: str, **how: object) -> dict[str, object]:
+    return {"num_bits": num_bits, "type": kind, "symmetric": True, **how}
+
+
+def _w8a8(kind: str) -> dict[str, object]:
+    return {
+        "format": f"{kind}-quantized",
+        "weights": _digits(8, kind, strategy="channel", dynamic=False),
+        "input_activations": _digits(8, kind, strategy="token", dynamic=True),
+    }
+
+
 # As llm-compressor writes it.
 _CONFIG = {
     "quant_method": "compressed-tensors",
@@ -18,16 +35,12 @@ _CONFIG = {
     "quantization_status": "compressed",
     "ignore": ["lm_head"],
     "config_groups": {
-        "attention": {
-            "targets": ["re:.*self_attn.*_proj"],
-            "format": "int-quantized",
-            "weights": {**_INT8, "strategy": "channel", "dynamic": False},
-            "input_activations": {**_INT8, "strategy": "token", "dynamic": True},
-        },
+        "qkv": {"targets": ["re:.*[qkv]_proj"], **_w8a8("int")},
+        "attention": {"targets": ["re:.*o_proj"], **_w8a8("float")},
         "mlp": {
             "targets": ["re:.*mlp.*_proj"],
             "format": "pack-quantized",
-            "weights": {**_INT4, "strategy": "group", "group_size": GROUP_SIZE, "dynamic": False},
+            "weights": _digits(4, "int", strategy="group", group_size=GROUP_SIZE, dynamic=False),
         },
     },
 }
@@ -36,7 +49,7 @@ _CONFIG = {
 def quantise(base: Path, folder: Path, scales: Mapping[str, torch.Tensor] | None = None) -> Path:
     """Save the model of `base` quantised, with its outputs scaled where `scales` says so.
 
-    Integers are the same whatever the scales: those of outputs go into those of weights.
+    The digits are the same whatever the scales: those of outputs go into those of weights.
 
     Args:
         base: a LLaMA as transformers saves it.
@@ -48,10 +61,12 @@ def quantise(base: Path, folder: Path, scales: Mapping[str, torch.Tensor] | None
     for name, weight in load_file(base / "model.safetensors").items():
         module = name.removesuffix(".weight")
         scale = (scales or {}).get(module, torch.ones(1))
-        if "self_attn" in module:
-            tensors |= _int8(module, weight, scale)
-        elif "mlp" in module:
+        if "mlp" in module:
             tensors |= _int4(module, weight, scale)
+        elif "o_proj" in module:
+            tensors |= _per_channel(module, weight, scale, _FP8_MAX, torch.float8_e4m3fn)
+        elif "self_attn" in module:
+            tensors |= _per_channel(module, weight, scale, 127, torch.int8)
         else:
             tensors[name] = weight.bfloat16()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -61,10 +76,13 @@ def quantise(base: Path, folder: Path, scales: Mapping[str, torch.Tensor] | None
     return folder
 
 
-def _int8(module: str, weight: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
-    step = weight.abs().amax(1, keepdim=True) / 127
+def _per_channel(
+    module: str, weight: torch.Tensor, scale: torch.Tensor, largest: float, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    step = weight.abs().amax(1, keepdim=True) / largest
+    digits = weight / step
     return {
-        f"{module}.weight": (weight / step).round().to(torch.int8),
+        f"{module}.weight": (digits if dtype.is_floating_point else digits.round()).to(dtype),
         f"{module}.weight_scale": step * scale[:, None],
     }
 
