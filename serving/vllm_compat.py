@@ -157,6 +157,12 @@ def vllms_own_manager() -> Any:
     return getattr(manager, "propulsion_original", manager)
 
 
+def deactivate_loras(manager: Any) -> None:
+    """Take the adapters of vLLM's LoRA manager out of their slots; they stay loaded."""
+    for adapter_id in manager.list_adapters():
+        manager._adapter_manager.deactivate_adapter(adapter_id)
+
+
 def _accept_adapters(model: Any) -> None:
     """Give a model class without LoRA support (BLOOM, GPT-J) what model runners look for."""
     for name, value in {

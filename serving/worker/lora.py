@@ -54,8 +54,7 @@ class LoraAdapters:
 
     def deactivate_all(self) -> None:
         """Take all of them out of their slots; they stay loaded."""
-        for adapter_id in self._manager.list_adapters():
-            self._manager._adapter_manager.deactivate_adapter(adapter_id)
+        vllm_compat.deactivate_loras(self._manager)
 
     def pin(self, adapter_id: int) -> None:
         """Keep a loaded adapter in a slot."""

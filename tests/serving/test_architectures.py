@@ -1,5 +1,6 @@
 """One batch of everything, on each architecture: as transformers + PEFT answer one by one."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,25 @@ def test_a_batch_of_every_kind_answers_like_each_adapter_alone(llm, folders, ans
         wanted = [tokens for name in answers for tokens in answers[name]]
         wrong = {name for name, a, b in zip(names, found, wanted, strict=True) if a != b}
         assert not wrong
+
+
+def test_a_loaded_lora_adapter_stays_when_the_base_is_reloaded(
+    llm, architecture_base, folders, answers, tmp_path
+):
+    from vllm import SamplingParams
+
+    from serving.engine import adapter_request, load_adapter
+
+    folder = shutil.copytree(folders[0]["lora"], tmp_path / "copy" / "v1")
+    version = AdapterVersion("copy", "v1", folder)
+    load_adapter(llm, version)
+    # What is on the host needs no file.
+    shutil.rmtree(folder)
+    llm.collective_rpc("reload_weights", kwargs={"weights_path": str(architecture_base)})
+    outputs = llm.generate(
+        tiny.PROMPTS,
+        SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True),
+        lora_request=adapter_request(version),
+        use_tqdm=False,
+    )
+    assert [list(output.outputs[0].token_ids) for output in outputs] == answers["lora"]
