@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from propulsion.errors import ConfigError
 from serving import vllm_compat
+from serving.orphans import follow_server
 
 CONFIG_KEY = "propulsion"
 
@@ -64,6 +65,7 @@ def register() -> None:
         logger.warning("Propulsion plug-in not loaded: %s", error)
         return
     vllm_compat.install_worker_adapters(is_enabled, _make_worker_adapters)
+    follow_server()
 
 
 def _make_worker_adapters(vllm_config: Any, device: Any, embedding_modules: dict[str, str]) -> Any:

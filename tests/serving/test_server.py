@@ -143,14 +143,6 @@ def test_an_unknown_adapter_is_not_found_and_the_server_lives_on(server, expecte
     assert_lives_on(server, expected)
 
 
-def test_sagemakers_route_answers_by_the_model_that_the_body_names(server, expected):
-    body = {"prompt": PROMPT, "max_tokens": tiny.MAX_TOKENS, "temperature": 0}
-    options = {"ignore_eos": True, "return_token_ids": True}
-    answer = server.client.post("/invocations", json={"model": "all-15", **body, **options})
-    assert token_ids(answer) == expected["all-15"][0]
-    error_of(server.client.post("/invocations", json={"model": "nobody", **body}), 404)
-
-
 def test_the_openai_client_understands_the_error(client):
     with pytest.raises(openai.NotFoundError, match="nobody"):
         client.completions.create(model="nobody", prompt=PROMPT, max_tokens=1)
@@ -183,14 +175,6 @@ def test_a_damaged_adapter_is_the_servers_error_and_nothing_else_fails(
     assert "damaged" in error["message"]
     assert str(store.path) not in error["message"]
     assert metric(server, "propulsion_serve_load_failures_total", reason="corrupt") > failures
-    assert_lives_on(server, expected)
-
-
-def test_an_adapter_of_another_base_is_refused(server, store, adapter_folders, expected, tmp_path):
-    other = base_fingerprint(tiny.make_base(tmp_path / "other", seed=1))
-    store.publish(adapter_folders["all-15"], "foreign", base_fingerprint=other)
-    error = error_of(server.complete("foreign", PROMPT, 1), 400)
-    assert "base model" in error["message"]
     assert_lives_on(server, expected)
 
 
