@@ -9,14 +9,15 @@ share the machine.
 
 Fields of the JSON: `requests`; `errors` (by HTTP status or exception) and `first_errors` (their
 texts); `requests_per_second`; `host_hit_rate`, the share of requests whose adapter was in host
-memory; `slot_hit_rate`, the share that needed no copy into a bank slot (the workers' own count,
-which reaches /metrics every 5 s); `evictions` by level; `steady`, the same over the last 60 % of
-the run; `first_token_seconds` and `request_seconds`: p50, p90, p99 and most of `all` requests that
-succeeded, of those whose adapter was in host memory (`hit`) or not (`miss`), which the clients tell
-by following the server's least-recently-used order (`predicted_misses` beside the server's own
-`counters` says how well); `memory` of the `server`, its `engine` processes and both (`all`): MiB
-resident at 20 % of the run and at its end, and the slope over the last 60 % with its standard
-error, that of a least-squares line as if samples were independent.
+memory; `slot_hit_rate`, the share of the times an adapter joined the running batch that needed no
+copy into a bank slot (the workers' own count, which reaches /metrics every 5 s); `evictions` by
+level; `steady`, the same over the last 60 % of the run; `first_token_seconds` and
+`request_seconds`: p50, p90, p99 and most of `all` requests that succeeded, of those whose adapter
+was in host memory (`hit`) or not (`miss`), which the clients tell by following the server's
+least-recently-used order (`predicted_misses` beside the server's own `counters` says how well);
+`memory` of the `server`, its `engine` processes and both (`all`): MiB resident at 20 % of the run
+and at its end, and the slope over the last 60 % with its standard error, that of a least-squares
+line as if samples were independent.
 """
 
 from __future__ import annotations
@@ -351,12 +352,15 @@ def rates(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     def grown(name: str) -> float:
         return after.counters.get(name, 0.0) - before.counters.get(name, 0.0)
 
-    hits, misses = grown("host_cache_hits_total"), grown("host_cache_misses_total")
+    def hit_rate(level: str) -> float:
+        hits, misses = grown(f"{level}_hits_total"), grown(f"{level}_misses_total")
+        return hits / max(hits + misses, 1)
+
     num_requests = after.requests - before.requests
     return {
         "requests_per_second": num_requests / (after.seconds - before.seconds),
-        "host_hit_rate": hits / max(hits + misses, 1),
-        "slot_hit_rate": 1 - grown("slot_misses_total") / num_requests,
+        "host_hit_rate": hit_rate("host_cache"),
+        "slot_hit_rate": hit_rate("slot"),
         "evictions": {level: grown(f"evictions_total_{level}") for level in ("host", "slot")},
     }
 

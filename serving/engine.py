@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from propulsion.errors import ConfigError
+from propulsion.errors import ConfigError, PropulsionError
 from serving import vllm_compat
 from serving.plugin import CONFIG_KEY, KINDS, PluginConfig
-from serving.worker.rpc import LOAD_METHOD, load_arguments, raise_load_error
+from serving.worker.rpc import LOAD_METHOD, UNLOAD_METHOD, load_arguments, raise_load_error
 
 _CPU_KV_CACHE_BYTES = 1 << 30
 _WORKER_EXTENSION = "serving.worker.rpc.WorkerRpc"
@@ -75,9 +75,13 @@ def engine_options(
         **vllm_options.pop("additional_config", {}),
         CONFIG_KEY: plugin.model_dump(mode="json"),
     }
-    if vllm_compat.current_platform.is_cpu() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+    if (
+        vllm_compat.current_platform.is_cpu()
+        and vllm_options.get("kv_cache_memory_bytes") is None
+        and not os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    ):
         # vLLM's own default takes a large share of the machine's memory.
-        vllm_options.setdefault("kv_cache_memory_bytes", _CPU_KV_CACHE_BYTES)
+        vllm_options["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
     return {
         "model": str(base),
         "dtype": dtype,
@@ -124,7 +128,13 @@ def load_adapter(llm: Any, version: Any) -> None:
 
     Raises:
         AdapterCorruptError: a file is missing, truncated or not a Propulsion adapter.
-        BaseMismatchError: it does not fit the base model. The engine lives on in both cases.
+        BaseMismatchError: it does not fit the base model. The engine lives on in both cases, and
+            no rank of it keeps the adapter.
     """
     request = adapter_request(version)
-    raise_load_error(llm.collective_rpc(LOAD_METHOD, args=load_arguments(request)))
+    replies = llm.collective_rpc(LOAD_METHOD, args=load_arguments(request))
+    try:
+        raise_load_error(replies)
+    except PropulsionError:
+        llm.collective_rpc(UNLOAD_METHOD, args=(request.lora_int_id,))
+        raise

@@ -162,6 +162,7 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         served_model_name=[config.model_name],
         shutdown_timeout=config.drain_seconds,
         additional_config=args.additional_config,
+        kv_cache_memory_bytes=args.kv_cache_memory_bytes,
     )
     if config.max_model_len is not None:
         options["max_model_len"] = config.max_model_len

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Protocol
 
 from adapters import AdapterVersion
@@ -72,7 +73,13 @@ class Inventory:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="propulsion-inventory")
 
     async def page(
-        self, principal: Principal, query: str, state: str | None, limit: int, offset: int
+        self,
+        principal: Principal,
+        query: str,
+        state: str | None,
+        sort: str,
+        limit: int,
+        offset: int,
     ) -> AdapterPage:
         """The versions of the principal's adapters whose references hold `query`, any case.
 
@@ -80,6 +87,7 @@ class Inventory:
             principal: whose adapters.
             query: "" for all.
             state: only those in this state.
+            sort: a SortField, after a minus from the other end.
             limit: how many at most.
             offset: how many to skip.
         """
@@ -94,6 +102,7 @@ class Inventory:
             and wanted in version.reference.casefold()
             and (state is None or _state_of(states, version) == state)
         ]
+        found = await self._sorted(found, states, sort)
         data = await self._infos(found[offset : offset + limit], states)
         return AdapterPage(data=data, total=len(found))
 
@@ -123,15 +132,34 @@ class Inventory:
             },
         )
 
+    async def _sorted(
+        self, versions: list[AdapterVersion], states: Mapping[str, AdapterState], sort: str
+    ) -> list[AdapterVersion]:
+        """Those without a value come last; equals stay by name and version number."""
+        descending, field = sort.startswith("-"), sort.removeprefix("-")
+        if field == "reference":
+            return versions[::-1] if descending else versions
+        values: list[Any]
+        if field in _Summary.__dataclass_fields__:
+            # Of every version, not only of the page's.
+            values = [getattr(s, field, None) for s in await self._summaries_of(versions)]
+        elif field == "state":
+            values = [_state_of(states, version) for version in versions]
+        else:
+            stored = AdapterInfo.model_fields[field].default
+            values = [getattr(states.get(v.reference), field, stored) for v in versions]
+        known = [pair for pair in zip(values, versions, strict=True) if pair[0] is not None]
+        known.sort(key=itemgetter(0), reverse=descending)
+        unknown = [v for value, v in zip(values, versions, strict=True) if value is None]
+        return [version for _, version in known] + unknown
+
     async def _infos(
         self, versions: Sequence[AdapterVersion], states: Mapping[str, AdapterState]
     ) -> list[AdapterInfo]:
         names = dict.fromkeys(version.name for version in versions)
         read = [self._in_thread(self._read_names, name) for name in names]
         known = dict(zip(names, await asyncio.gather(*read), strict=True))
-        summaries = await asyncio.gather(
-            *(self._in_thread(self._summary, version) for version in versions)
-        )
+        summaries = await self._summaries_of(versions)
         return [
             self._info(version, summary, known[version.name], states.get(version.reference))
             for version, summary in zip(versions, summaries, strict=True)
@@ -187,12 +215,21 @@ class Inventory:
             # One damaged or vanished adapter spoils no page.
             return _Names({}, {}, str(error))
 
+    async def _summaries_of(self, versions: Sequence[AdapterVersion]) -> list[_Summary | str]:
+        """The summary of each, or why it cannot be read."""
+        known: dict[str, _Summary | str] = {
+            version.reference: self._summaries[version.reference]
+            for version in versions
+            if version.reference in self._summaries
+        }
+        unknown = [version for version in versions if version.reference not in known]
+        read = await asyncio.gather(*(self._in_thread(self._summary, v) for v in unknown))
+        known.update(zip((version.reference for version in unknown), read, strict=True))
+        return [known[version.reference] for version in versions]
+
     def _summary(self, version: AdapterVersion) -> _Summary | str:
         """The summary, or why it cannot be read."""
         reference = version.reference
-        known = self._summaries.get(reference)
-        if known is not None:
-            return known
         try:
             manifest = version.manifest
         except PropulsionError as error:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, get_args
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query
 
@@ -32,6 +32,15 @@ ReferencePath = Annotated[
     str, Path(max_length=300, description="name, name@version or name@alias.")
 ]
 NamePath = Annotated[str, Path(max_length=300, description="Name of an adapter.")]
+_SORT_FIELDS = get_args(schemas.SortField)
+SortQuery = Annotated[
+    str,
+    Query(
+        pattern=rf"^-?({'|'.join(_SORT_FIELDS)})$",
+        description=f"One of {', '.join(_SORT_FIELDS)}; with a minus before it from the other end. "
+        "Adapters without the value come last.",
+    ),
+]
 AliasPath = Annotated[str, Path(max_length=300, description="prod, latest, ….")]
 
 
@@ -150,11 +159,12 @@ def build_router(
     async def list_adapters(
         query: Annotated[str, Query(max_length=300, description="Part of the reference.")] = "",
         state: Annotated[schemas.State | None, Query(description="Only in this state.")] = None,
+        sort: SortQuery = "reference",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> schemas.AdapterPage:
-        """The adapters, by name and version number, a page at a time."""
-        return await inventory.page(current_principal.get(), query, state, limit, offset)
+        """The adapters, by name and version number if not sorted otherwise, a page at a time."""
+        return await inventory.page(current_principal.get(), query, state, sort, limit, offset)
 
     @router.get("/adapters/{reference}")
     async def show(reference: ReferencePath) -> schemas.AdapterDetails:

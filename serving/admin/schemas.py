@@ -6,6 +6,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 State = Literal["stored", "loading", "host", "slot", "failed"]
+SortField = Literal[
+    "reference",
+    "state",
+    "slot",
+    "active_requests",
+    "num_parameters",
+    "bytes",
+    "last_used",
+    "created",
+]
 
 
 class ErrorDetail(BaseModel):

@@ -133,10 +133,12 @@ class ServeMetrics:
             "host_cache_misses_total", "Requests whose adapter had to be loaded first."
         )
         self._slot_hits = counter(
-            "slot_hits_total", "Times an adapter to be run was in a slot of the bank already."
+            "slot_hits_total",
+            "Times an adapter joined the running batch from a slot it had run from before.",
         )
         self._slot_misses = counter(
-            "slot_misses_total", "Times an adapter's rows were copied to a slot to run it."
+            "slot_misses_total",
+            "Times an adapter joined the running batch after its rows were copied to a slot.",
         )
         self._evictions = counter(
             "evictions_total", "Adapters pushed out by others, from slot or from host.", "level"

@@ -52,6 +52,8 @@ class WorkerAdapters:
         self._warmup_ids: set[int] = set()
         self._active: dict[int, AdapterRows] = {}
         self._token_ids: np.ndarray | None = None
+        # Adapters whose rows were copied to slots since they last ran.
+        self._copied: set[int] = set()
         self._hits = 0
         self._misses = 0
         self._lora: LoraAdapters | None = None
@@ -131,6 +133,7 @@ class WorkerAdapters:
             self._token_ids = None
         for sign in (0, 1):
             self._slots.release((adapter_id, sign))
+        self._copied.discard(adapter_id)
         self._held.discard(adapter_id)
         self._pinned.discard(adapter_id)
         return self._host.pop(adapter_id, None) is not None
@@ -154,6 +157,13 @@ class WorkerAdapters:
                 "--max-adapters"
             )
         self._activate(adapter_id, adapter, keep=keys)
+        # Its slots may have been those of adapters of the last batch, which need others then.
+        self._active = {
+            other: rows
+            for other, rows in self._active.items()
+            if all(key in self._slots for key in _keys(other, rows))
+        }
+        self._token_ids = None
         for key in keys:
             self._slots.pin(key)
         self._pinned.add(adapter_id)
@@ -171,14 +181,23 @@ class WorkerAdapters:
         return set(self._host) | self._lora_ids
 
     def remove_all_adapters(self) -> None:
-        """End a warm-up if one is on (vLLM's signal for it), else forget every adapter."""
+        """End a warm-up if one is on (vLLM's signal for it), else fill the slots anew.
+
+        vLLM calls it then after the base's weights were replaced. Rows do not depend on them, and
+        the server counts on adapters that it loaded; but the bank may have lost its memory to
+        vLLM's sleep.
+        """
         if self._warmup_ids:
             self._warmup_ids.clear()
             if self._lora is not None:
                 self._lora.remove_all()
             return
-        for adapter_id in self.list_adapters():
-            self.remove_adapter(adapter_id)
+        self._bank.clear()
+        self._slots.clear()
+        self._active = {}
+        self._token_ids = None
+        if self._lora is not None:
+            self._lora.deactivate_all()
 
     def state(self) -> dict[str, Any]:
         """What is where, for operators; see `serving.worker.rpc`."""
@@ -290,6 +309,7 @@ class WorkerAdapters:
         keep = set(_all_keys(active))
         for adapter_id, adapter in active.items():
             self._activate(adapter_id, adapter, keep)
+        self._count(active.keys() - self._active.keys())
         self._active = active
         if self._captured:
             return
@@ -305,9 +325,14 @@ class WorkerAdapters:
             slot, is_new = self._slots.assign(key, keep)
             if is_new:
                 self._bank.write(slot, row)
-                self._misses += 1
-            else:
-                self._hits += 1
+                self._copied.add(adapter_id)
+
+    def _count(self, joining: Collection[int]) -> None:
+        """Count the adapters that join the running batch by whether they were in slots already."""
+        misses = len(self._copied.intersection(joining))
+        self._misses += misses
+        self._hits += len(joining) - misses
+        self._copied.difference_update(joining)
 
     def _set_token_slots(self, ids: np.ndarray) -> None:
         """Write the slots of tokens whose adapters are `ids`; those not active are the base's."""

@@ -60,6 +60,11 @@ class Bank:
         row = values.to(self.rows.dtype)
         return row.pin_memory() if self.rows.is_cuda else row
 
+    def clear(self) -> None:
+        """Be the base model everywhere, whatever became of the memory."""
+        for tensor in (self.rows, self.token_slots, self.negative_slots):
+            tensor.zero_()
+
     def write(self, slot: int, row: torch.Tensor) -> None:
         """Copy a (width,) host row of s - 1 into `slot` (1..num_slots)."""
         self.rows[slot].copy_(row, non_blocking=True)

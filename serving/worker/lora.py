@@ -52,6 +52,11 @@ class LoraAdapters:
         """Forget all of them."""
         self._manager.remove_all_adapters()
 
+    def deactivate_all(self) -> None:
+        """Take all of them out of their slots; they stay loaded."""
+        for adapter_id in self._manager.list_adapters():
+            self._manager._adapter_manager.deactivate_adapter(adapter_id)
+
     def pin(self, adapter_id: int) -> None:
         """Keep a loaded adapter in a slot."""
         self._manager.pin_adapter(adapter_id)

@@ -60,6 +60,11 @@ class SlotTable:
         if slot is not None:
             self._free.append(slot)
 
+    def clear(self) -> None:
+        """Free every slot; pinned keys are pinned again as soon as they get one."""
+        self._slot_of.clear()
+        self._free = list(range(self.num_slots, 0, -1))
+
     def pin(self, key: Hashable) -> None:
         """Keep a key that holds a slot in it for as long as a batch can run without that slot."""
         if key not in self._slot_of:

@@ -6,7 +6,9 @@ import pytest
 
 from propulsion.errors import ConfigError
 from serving import plugin, vllm_compat
+from serving.config import serve_config
 from serving.engine import adapter_request, engine_options
+from serving.server import vllm_arguments
 from serving.worker.targets import find_layers
 
 pytestmark = pytest.mark.slow
@@ -54,6 +56,18 @@ def test_engine_options_switch_the_plug_in_on_and_keep_the_callers_options(tmp_p
     assert (options["max_loras"], options["max_cpu_loras"], options["seed"]) == (3, 5, 7)
     with pytest.raises(ConfigError, match="max_cpu_adapters"):
         engine_options(tmp_path, max_adapters=3, max_cpu_adapters=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "served"), [(("--kv-cache-memory-bytes", "12345678"), 12345678), ((), 1 << 30)]
+)
+def test_on_cpu_the_cache_has_a_default_size_where_the_user_gives_none(
+    monkeypatch, tmp_path, given, served
+):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr(vllm_compat.current_platform, "is_cpu", lambda: True)
+    config = serve_config(base=tmp_path, store=tmp_path, vllm_args=given)
+    assert vllm_arguments(config).kv_cache_memory_bytes == served
 
 
 def test_a_version_keeps_its_id_and_shares_it_with_no_other(tmp_path):

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from propulsion.errors import AdapterCorruptError
 from serving.admin.schemas import EngineStatus
 from serving.security.principal import Principal
@@ -128,6 +130,55 @@ def test_the_list_is_searched_and_paged_in_the_store_order(store, bench):
         assert page == {"data": [], "total": 7}
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sort", "wanted"),
+    [
+        ("reference", "a b c d"),
+        ("-reference", "d c b a"),
+        # By their names: failed, slot, stored.
+        ("state", "b a c d"),
+        ("-state", "d a c b"),
+        ("slot", "c a b d"),
+        ("-slot", "a c b d"),
+        ("active_requests", "b c d a"),
+        ("-active_requests", "a b c d"),
+        ("last_used", "c a b d"),
+        ("-last_used", "a c b d"),
+        ("num_parameters", "a c b d"),
+        ("-num_parameters", "b a c d"),
+        ("created", "a b c d"),
+        ("-created", "c b a d"),
+        ("bytes", "a c b d"),
+        ("-bytes", "b a c d"),
+    ],
+)
+def test_the_list_is_sorted_by_a_field_and_what_lacks_it_comes_last(store, bench, sort, wanted):
+    publish(store, "a")
+    publish_lora(store, "b")
+    publish(store, "c")
+    publish(store, "d")
+    manifest = store.path / "d" / "v1" / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("no JSON")
+    bench.errors["b@v1"] = AdapterCorruptError("damaged")
+
+    async def scenario():
+        bench.loader.release(await bench.acquire("c"))
+        await bench.acquire("a")
+        await bench.refused(422, "POST", "/adapters/b/load")
+        page = await bench.ok("GET", "/adapters", params={"sort": sort})
+        assert "".join(info["name"] for info in page["data"]) == wanted.replace(" ", "")
+        rest = await references(bench, sort=sort, limit=3, offset=3)
+        assert rest == [page["data"][3]["reference"]]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("sort", ["", "-", "nonsense", "--bytes", "bytes-", "error", "bytes\n"])
+def test_an_unknown_order_is_unprocessable(bench, sort):
+    asyncio.run(bench.refused(422, "GET", "/adapters", params={"sort": sort}))
 
 
 def test_a_damaged_adapter_spoils_no_page(store, bench):

@@ -50,7 +50,6 @@ class ConsoleBackendStandIn:
         self.answers: dict[str, str] = {}
         self.word_seconds = 0.0
         self.hold = False
-        self.sorts = True
         self.traffic = Traffic()
         self.requests: list[tuple[str, str, Any]] = []
         self.streams: dict[str, str] = {}
@@ -183,7 +182,7 @@ class ConsoleBackendStandIn:
             else (datetime.now(UTC) - timedelta(seconds=float(used) + 1)).isoformat(),
         }
 
-    def _list(self, request: Request, body: Any) -> dict[str, Any]:
+    def _list(self, request: Request, body: Any) -> schemas.AdapterPage:
         asked = request.query_params
         infos = [
             info
@@ -191,16 +190,13 @@ class ConsoleBackendStandIn:
             if asked.get("query", "") in info["reference"]
             and asked.get("state", info["state"]) == info["state"]
         ]
-        answer = {}
-        if self.sorts and (sort := asked.get("sort")):
-            key = sort.removeprefix("-")
-            known = [info for info in infos if info[key] is not None]
-            rest = [info for info in infos if info[key] is None]
-            infos = sorted(known, key=lambda i: i[key], reverse=sort.startswith("-")) + rest
-            answer["sort"] = sort
+        sort = asked.get("sort", "reference")
+        key = sort.removeprefix("-")
+        known = [info for info in infos if info[key] is not None]
+        rest = [info for info in infos if info[key] is None]
+        infos = sorted(known, key=lambda i: i[key], reverse=sort.startswith("-")) + rest
         offset, limit = int(asked.get("offset", 0)), int(asked.get("limit", 100))
-        page = schemas.AdapterPage(data=infos[offset : offset + limit], total=len(infos))
-        return {**page.model_dump(mode="json"), **answer}
+        return schemas.AdapterPage(data=infos[offset : offset + limit], total=len(infos))
 
     def _adapter(self, request: Request, body: Any) -> schemas.AdapterDetails:
         version = self.store.resolve(request.path_params["reference"])

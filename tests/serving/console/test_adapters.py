@@ -72,15 +72,6 @@ def test_ten_thousand_adapters_are_paged_by_the_server(
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
 
 
-def test_server_that_does_not_sort_is_told_apart(
-    page: Page, backend: ConsoleBackendStandIn
-) -> None:
-    backend.extra = many(100)
-    backend.sorts = False
-    page.goto("#/adapters?sort=-bytes")
-    expect(page.get_by_text("This server sorts by name")).to_be_visible()
-
-
 def test_arrow_keys_walk_the_rows_and_enter_opens_the_panel(page: Page) -> None:
     page.goto("#/adapters")
     row(page, "boolq@v1").get_by_role("link").focus()

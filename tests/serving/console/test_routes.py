@@ -1,12 +1,14 @@
 """What the console's routes serve, and that they serve nothing else."""
 
 import re
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from serving.admin.schemas import SortField
 from serving.console.routes import ASSETS, CONTENT_SECURITY_POLICY, console_routes
 
 FILES = sorted(path.relative_to(ASSETS).as_posix() for path in ASSETS.rglob("*") if path.is_file())
@@ -84,6 +86,11 @@ def test_page_names_every_module_so_that_none_waits_for_another() -> None:
     page = (ASSETS / "index.html").read_text()
     named = re.findall(r'(?:modulepreload" href|module" src)="([^"]+)"', page)
     assert sorted(named) == [file for file in FILES if file.endswith(".js")]
+
+
+def test_columns_are_those_that_the_admin_api_sorts_by() -> None:
+    keys = re.findall(r'{ key: "(\w+)"', (ASSETS / "adapters" / "table.js").read_text())
+    assert sorted(keys) == sorted(get_args(SortField))
 
 
 def test_assets_hold_no_markup_sinks_and_no_foreign_address() -> None:

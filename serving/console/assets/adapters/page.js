@@ -30,20 +30,6 @@ function noAccess() {
   return { element };
 }
 
-/** Within one page only, for servers that do not sort. */
-function sorted(infos, sort) {
-  const descending = sort.startsWith("-");
-  const name = sort.replace(/^-/, "");
-  const compare = (a, b) => {
-    const [left, right] = [a[name], b[name]];
-    if (left === right) return 0;
-    if (left === null || left === undefined) return 1;
-    if (right === null || right === undefined) return -1;
-    return (left < right ? -1 : 1) * (descending ? -1 : 1);
-  };
-  return [...infos].sort(compare);
-}
-
 export function adaptersPage(firstRoute) {
   if (currentRole() === "inference") return noAccess();
   let route = firstRoute;
@@ -73,11 +59,6 @@ export function adaptersPage(firstRoute) {
   const linkTo = (reference) => routeTo("adapters", reference, route.params);
   const table = adapterTable({ linkTo, onSort });
   const range = h("p", { class: "muted range", role: "status" });
-  const sortNote = h(
-    "p",
-    { class: "hint", hidden: true },
-    "This server sorts by name; other orders hold within a page.",
-  );
   const previous = h(
     "button",
     { type: "button", class: "button", onclick: () => turn(-1) },
@@ -93,7 +74,7 @@ export function adaptersPage(firstRoute) {
     h("div", { class: "toolbar" }, search, filter, h("span", { class: "grow" }), range),
     message.element,
     h("div", { class: "card table-card" }, table.element, empty),
-    h("div", { class: "pager" }, sortNote, h("span", { class: "grow" }), previous, next),
+    h("div", { class: "pager" }, h("span", { class: "grow" }), previous, next),
   );
   const element = h("div", { class: "adapters-page" }, list);
 
@@ -144,7 +125,7 @@ export function adaptersPage(firstRoute) {
     const values = {
       query: route.params.get("query") ?? "",
       state: route.params.get("state") ?? "",
-      sort: order === "reference" ? "" : order,
+      sort: order,
       limit: PAGE_SIZE,
       offset: page() * PAGE_SIZE,
     };
@@ -164,12 +145,9 @@ export function adaptersPage(firstRoute) {
   }
 
   function show(answer, order, offset) {
-    const serverSorts = order === "reference" || answer.sort === order;
-    const infos = serverSorts ? answer.data : sorted(answer.data, order);
-    table.showRows(infos);
+    table.showRows(answer.data);
     table.showSort(order.replace(/^-/, ""), order.startsWith("-"));
     table.select(route.item);
-    sortNote.hidden = serverSorts || answer.total <= PAGE_SIZE;
     empty.hidden = answer.total > 0;
     const last = offset + answer.data.length;
     const shown = `${count(offset + 1)}–${count(last)} of ${count(answer.total)}`;
