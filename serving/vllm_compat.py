@@ -41,6 +41,7 @@ _HOMES = {
     "get_packed_modules_mapping": "vllm.model_executor.utils",
     "supports_multimodal": "vllm.model_executor.models",
     "InputBatch": "vllm.v1.worker.gpu_input_batch",
+    "get_pp_group": "vllm.distributed.parallel_state",
     # server
     "FlexibleArgumentParser": "vllm.utils.argparse_utils",
     "make_arg_parser": "vllm.entrypoints.launchers.cli_args",
@@ -148,6 +149,8 @@ def install_worker_adapters(wants: Callable[[Any], bool], make: Callable[..., An
         if wants(vllm_config):
             _accept_adapters(model)
             _pass_arrays()
+            if device.type == "cpu":
+                _make_stage_buffers(self, model)
         return load(self, model, vllm_config, device)
 
     mixin.LoRAModelRunnerMixin.load_lora_model = load_lora_model
@@ -194,6 +197,18 @@ def _pass_arrays() -> None:
     _vllm("InputBatch").make_lora_inputs = of_batch
     with contextlib.suppress(ImportError):
         importlib.import_module(_LORA_STATE).LoraState.make_lora_inputs = of_state
+
+
+def _make_stage_buffers(runner: Any, model: Any) -> None:
+    """Give the model runner of a later pipeline stage what it receives activations into.
+
+    vLLM's V1 runner makes it in its first warm-up run, and the CPU worker skips that when nothing
+    is compiled, which with `enable_lora` is always.
+    """
+    if runner.intermediate_tensors is None and not _vllm("get_pp_group")().is_first_rank:
+        runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
+        )
 
 
 def spare_base_rows() -> None:

@@ -1,5 +1,6 @@
 """The plug-in in a real engine, against transformers + PEFT."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,25 @@ def test_a_bad_adapter_fails_its_own_load_and_the_engine_lives_on(
         load_adapter(llm, AdapterVersion("bad", "v1", folder))
     requests, answers = mixed(store, expected)
     assert tokens(generate(llm, requests[:4], tiny.MAX_TOKENS)) == answers[:4]
+
+
+def test_a_loaded_adapter_stays_when_the_base_gets_other_weights(
+    llm, base, adapter_folders, tmp_path
+):
+    from serving.engine import load_adapter
+
+    other = tiny.make_base(tmp_path / "other", seed=1)
+    folder = shutil.copytree(adapter_folders["all-15"], tmp_path / "copy" / "v1")
+    version = AdapterVersion("copy", "v1", folder)
+    load_adapter(llm, version)
+    requests = [(prompt, version) for prompt in tiny.PROMPTS]
+    wanted = {
+        path: tiny.reference_tokens(path, folder, tiny.PROMPTS, tiny.MAX_TOKENS)
+        for path in (other, base)
+    }
+    # What is on the host needs no file.
+    shutil.rmtree(folder)
+    for path, answers in wanted.items():
+        llm.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+        llm.reset_prefix_cache()
+        assert tokens(generate(llm, requests, tiny.MAX_TOKENS)) == answers

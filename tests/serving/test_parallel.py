@@ -1,10 +1,16 @@
 """Engines that divide the model or the steps in other ways answer as one plain engine does."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from adapters import AdapterVersion
+from propulsion.effective import effective_scales
+from propulsion.errors import BaseMismatchError
+from serving.worker.rpc import STATE_METHOD
 from tests.serving import tiny
 from tests.serving.test_architectures import specifications
 
@@ -14,6 +20,8 @@ pytestmark = pytest.mark.slow
 ARCHITECTURES = ("llama", "bloom")
 SETTINGS = {
     "tensor-parallel": {"tensor_parallel_size": 2},
+    # A layer each; the embedding on the first, the last norm and the head on the other.
+    "pipeline-parallel": {"pipeline_parallel_size": 2},
     "chunked-prefill": {
         "max_num_batched_tokens": 32,
         "max_num_seqs": 16,
@@ -28,6 +36,7 @@ SETTINGS = {
         }
     },
 }
+TWO_RANKS = ("tensor-parallel", "pipeline-parallel")
 CASES = [("llama", name) for name in SETTINGS] + [("bloom", "tensor-parallel")]
 PROMPTS = [*tiny.PROMPTS, "again and again and again and again and again and again and"]
 
@@ -58,17 +67,16 @@ def wanted(made):
     }
 
 
-@pytest.mark.parametrize(("architecture", "setting"), CASES)
-def test_every_kind_of_adapter_answers_as_alone(made, wanted, architecture, setting, monkeypatch):
-    from vllm import LLM, SamplingParams
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def engine(request, made):
+    """An architecture and an engine that runs it in one of the ways."""
+    from vllm import LLM
 
-    from serving.engine import adapter_request, engine_options
+    from serving.engine import engine_options
 
-    if setting == "tensor-parallel":
-        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    base, folders = made[architecture]
+    architecture, setting = request.param
     options = engine_options(
-        base,
+        made[architecture][0],
         max_adapters=8,
         dtype="float32",
         enforce_eager=True,
@@ -76,24 +84,53 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, architecture, sett
         enable_prefix_caching=True,
         **SETTINGS[setting],
     )
-    llm = LLM(**options)
-    try:
-        names = [name for name in folders for _ in PROMPTS]
-        requests = [
-            adapter_request(AdapterVersion(f"{architecture}-{name}", "v1", folders[name]))
-            if name
-            else None
-            for name in names
-        ]
-        sampling = SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True)
-        # Twice: the second time every adapter is in its slot already.
-        for _ in range(2):
-            outputs = llm.generate(
-                PROMPTS * len(folders), sampling, lora_request=requests, use_tqdm=False
-            )
-            found = [list(output.outputs[0].token_ids) for output in outputs]
-            alone = [tokens for name in folders for tokens in wanted[architecture][name]]
-            wrong = {name for name, a, b in zip(names, found, alone, strict=True) if a != b}
-            assert not wrong
-    finally:
-        llm.llm_engine.engine_core.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        if setting in TWO_RANKS:
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+        llm = LLM(**options)
+    yield architecture, llm
+    llm.llm_engine.engine_core.shutdown()
+
+
+def test_every_kind_of_adapter_answers_as_alone(made, wanted, engine):
+    from vllm import SamplingParams
+
+    from serving.engine import adapter_request
+
+    architecture, llm = engine
+    _, folders = made[architecture]
+    names = [name for name in folders for _ in PROMPTS]
+    requests = [
+        adapter_request(AdapterVersion(f"{architecture}-{name}", "v1", folders[name]))
+        if name
+        else None
+        for name in names
+    ]
+    sampling = SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True)
+    # Twice: the second time every adapter is in its slot already.
+    for _ in range(2):
+        outputs = llm.generate(
+            PROMPTS * len(folders), sampling, lora_request=requests, use_tqdm=False
+        )
+        found = [list(output.outputs[0].token_ids) for output in outputs]
+        alone = [tokens for name in folders for tokens in wanted[architecture][name]]
+        wrong = {name for name, a, b in zip(names, found, alone, strict=True) if a != b}
+        assert not wrong
+
+
+@pytest.mark.parametrize("layer", ["first", "last", "beyond"])
+def test_an_adapter_of_a_module_that_no_rank_has_is_refused(made, engine, layer, tmp_path):
+    from serving.engine import adapter_request, load_adapter
+
+    architecture, llm = engine
+    _, folders = made[architecture]
+    fitting = next(iter(effective_scales(folders["mlp"])))
+    index = {"first": 0, "last": 1, "beyond": 9}[layer]
+    module = re.sub(r"\d+.*", f"{index}.nothing", fitting)
+    folder = shutil.copytree(folders["mlp"], tmp_path / "folder")
+    tiny.overwrite_weights(folder, {module: torch.zeros(1, 64)})
+    version = AdapterVersion(f"{architecture}-{layer}", "v1", folder)
+    with pytest.raises(BaseMismatchError, match=module):
+        load_adapter(llm, version)
+    refused = adapter_request(version).lora_int_id
+    assert all(refused not in rank["host"] for rank in llm.collective_rpc(STATE_METHOD))
