@@ -70,7 +70,8 @@ def saved_head(folder: str | Path) -> SavedHead | None:
     """
     config = _read_config(Path(folder) / "adapter_config.json")
     weights_path = Path(folder) / "adapter_model.safetensors"
-    whole = _whole_tensors(weights_path, config.get("modules_to_save") or [])
+    modules_to_save = config.get("modules_to_save")
+    whole = _whole_tensors(weights_path, modules_to_save) if modules_to_save else {}
     if not whole:
         return None
     modules = {name.rpartition(".")[0] for name in whole}

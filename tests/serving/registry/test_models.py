@@ -199,8 +199,9 @@ def test_a_head_that_the_engine_does_not_run_is_refused_with_what_to_do(bench):
     async def scenario():
         refused = await bench.ask("shared")
         assert refused.status_code == 400
-        assert "`shared` cannot be served here: its head is large: start a larger server" in (
-            refused.json()["error"]["message"]
+        assert (
+            "`shared` cannot be served here: its head is large: start a larger server"
+            in (refused.json()["error"]["message"])
         )
 
     asyncio.run(scenario())
