@@ -46,15 +46,13 @@ class Heads:
         self.base_has_one = not vllm_compat_pooling.lacks_head(model)
         self.bank: HeadBank | None = None
         pooler_heads = vllm_compat_pooling.classifying_heads(model)
-        classifiers = {id(head.classifier) for head in pooler_heads}
+        # vLLM wraps the classifier for LoRA, in some of the heads.
+        classifiers = {id(getattr(h.classifier, "base_layer", h.classifier)) for h in pooler_heads}
         found = [(name, m) for name, m in model.named_modules() if id(m) in classifiers]
-        if len(found) != 1:
-            return
-        # Between the two may stand vLLM's wrapper for LoRA.
-        self._module = found[0][0].removesuffix(".base_layer")
-        sizes = vllm_compat_pooling.linear_sizes(getattr(found[0][1], "base_layer", found[0][1]))
+        sizes = vllm_compat_pooling.linear_sizes(found[0][1]) if len(found) == 1 else None
         if sizes is None:
             return
+        self._module = found[0][0].removesuffix(".base_layer")
         self._renamed = vllm_compat.module_renamer(model)
         self.bank = HeadBank(sizes[0], max(sizes[1], max_labels), num_slots, device)
         for head in pooler_heads:

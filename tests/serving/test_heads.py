@@ -62,7 +62,9 @@ def folders(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     plain = tiny.make_adapter(
         root / "plain", classifier, degree=3, target_modules=["q_proj", "up_proj"], seed=9
     )
-    return {**made, "plain": plain}
+    # vLLM wraps the base's head where LoRA adapters are served too.
+    lora = tiny.make_lora(root / "lora", classifier, ["q_proj", "down_proj"], 8, task_type=None)
+    return {**made, "plain": plain, "lora": lora}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def logits(classifier: Path, folders: dict[str, Path]) -> dict[str | None, list[
 
 @pytest.fixture(scope="module")
 def llm(classifier: Path):
-    llm = engine(classifier)
+    llm = engine(classifier, max_lora_adapters=1, max_lora_rank=8)
     yield llm
     llm.llm_engine.engine_core.shutdown()
 
@@ -171,3 +173,24 @@ def test_each_token_is_classified_by_the_head_of_its_request(classifier, tmp_pat
     for own, of_base, logits in zip(outputs[::2], outputs[1::2], wanted, strict=True):
         torch.testing.assert_close(own.outputs.data, logits, rtol=1e-3, atol=1e-4)
         assert of_base.outputs.data.shape == (len(logits), 2)
+
+
+def test_an_engine_that_embeds_leaves_heads_out(base, tmp_path):
+    from serving.engine import adapter_request
+
+    folder = tiny_heads.make_adapter(tmp_path / "two", base, seed=1)
+    llm = engine(base, runner="pooling", convert="embed")
+    try:
+        requests = [adapter_request(AdapterVersion("two", "v1", folder)), None]
+        outputs = llm.embed(
+            [prompt for prompt in tiny.PROMPTS for _ in requests],
+            lora_request=requests * len(tiny.PROMPTS),
+            use_tqdm=False,
+        )
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+    found = torch.tensor([output.outputs.embedding for output in outputs])
+    for embeddings, adapter in ((found[::2], folder), (found[1::2], None)):
+        wanted = torch.stack(tiny_heads.reference_vectors(base, adapter))
+        wanted = torch.nn.functional.normalize(wanted, dim=-1)
+        torch.testing.assert_close(embeddings, wanted, rtol=1e-3, atol=1e-4)

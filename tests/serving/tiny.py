@@ -117,12 +117,18 @@ def randomize(model, degree: int, spread: float, seed: int) -> None:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
-def make_lora(folder: Path, base: Path, target_modules: list[str], seed: int) -> Path:
+def make_lora(
+    folder: Path,
+    base: Path,
+    target_modules: list[str],
+    seed: int,
+    task_type: str | None = "CAUSAL_LM",
+) -> Path:
     """Save a LoRA adapter of rank 4 with random weights."""
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
-    config = LoraConfig(r=4, target_modules=target_modules, task_type="CAUSAL_LM")
+    config = LoraConfig(r=4, target_modules=target_modules, task_type=task_type)
     return _save_random(
         AutoModelForCausalLM.from_pretrained(base), config, "lora_", 0.2, folder, seed
     )

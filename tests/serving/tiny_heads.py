@@ -56,6 +56,15 @@ def reference_logits(
     Returns:
         Of shape (num_labels,), or (num_tokens, num_labels) if the task is to classify tokens.
     """
+    return [outputs.logits[0] for outputs in _outputs(base, adapter, task, **head)]
+
+
+def reference_vectors(base: Path, adapter: Path | None) -> list[torch.Tensor]:
+    """What a head reads, (hidden_size,), for each of tiny.PROMPTS in fp32."""
+    return [outputs.hidden_states[-1][0, -1] for outputs in _outputs(base, adapter, SEQUENCE)]
+
+
+def _outputs(base: Path, adapter: Path | None, task: str, **head: object) -> list:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -64,11 +73,15 @@ def reference_logits(
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter).eval()
     with torch.no_grad():
-        inputs = [tokenizer(prompt, return_tensors="pt") for prompt in tiny.PROMPTS]
         return [
-            model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits[0]
-            for one in inputs
+            model(**_inputs(tokenizer, prompt), output_hidden_states=True)
+            for prompt in tiny.PROMPTS
         ]
+
+
+def _inputs(tokenizer, prompt: str) -> dict[str, torch.Tensor]:
+    encoded = tokenizer(prompt, return_tensors="pt")
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
 def _load(base: Path, task: str, **head: object):

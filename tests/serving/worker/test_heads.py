@@ -22,16 +22,20 @@ class PoolerHead(nn.Module):
         self.classifier = classifier
 
 
-def engine(tasks: set[str], classifier: nn.Module | None = None, *, headless: bool = False):
+def engine(tasks: set[str], score: nn.Module | None = None, *, headless: bool = False):
     """Heads of an engine that pools for these tasks, or generates if there are none."""
     model = nn.Module()
-    model.score = nn.Linear(HIDDEN, 2) if classifier is None else classifier
-    pooler = SimpleNamespace(
-        poolers_by_task={task: SimpleNamespace(head=PoolerHead(model.score)) for task in tasks},
-        get_supported_tasks=lambda: tasks,
-    )
+    model.score = nn.Linear(HIDDEN, 2) if score is None else score
     if tasks:
-        model.pooler = pooler
+        # As vLLM has it: LoRA's wrapper is in one head alone.
+        inner = getattr(model.score, "base_layer", model.score)
+        model.pooler = SimpleNamespace(
+            poolers_by_task={
+                task: SimpleNamespace(head=PoolerHead(model.score if task == "classify" else inner))
+                for task in tasks
+            },
+            get_supported_tasks=lambda: tasks,
+        )
     model.propulsion_lacks_head = headless
     runner = "pooling" if tasks else "generate"
     config = SimpleNamespace(model_config=SimpleNamespace(runner_type=runner))
@@ -97,6 +101,13 @@ def test_only_a_single_linear_layer_can_be_stood_in_for(tmp_path):
     assert heads.bank is None
     with pytest.raises(HeadNotServedError, match="not a single linear layer"):
         heads.of(adapter(tmp_path / "head"))
+
+
+def test_a_head_that_vllm_has_wrapped_for_lora_is_found(tmp_path):
+    wrapper = nn.Module()
+    wrapper.base_layer = nn.Linear(HIDDEN, 2)
+    heads, _ = engine({"classify", "token_classify"}, wrapper)
+    assert heads.of(adapter(tmp_path / "head")) is not None
 
 
 def test_where_the_base_has_no_head_an_adapter_must_have_one(tmp_path):
