@@ -154,6 +154,7 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         max_adapters=config.max_adapters,
         max_cpu_adapters=config.max_cpu_adapters,
         max_lora_adapters=config.max_lora_adapters,
+        max_head_labels=config.max_head_labels,
         scaled_kinds=config.scaled_kinds,
         scaled_modules=config.scaled_modules,
         bank_dtype=config.bank_dtype,

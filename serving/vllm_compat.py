@@ -51,6 +51,7 @@ _HOMES = {
     "setup_server": "vllm.entrypoints.launchers.launcher",
     "BaseServing": "vllm.entrypoints.serve.engine.serving",
     "PoolingBaseServing": "vllm.entrypoints.pooling.base.serving",
+    "ServingClassification": "vllm.entrypoints.pooling.classify.serving",
     "ErrorInfo": "vllm.entrypoints.serve.engine.protocol",
     "ErrorResponse": "vllm.entrypoints.serve.engine.protocol",
     "ModelCard": "vllm.entrypoints.serve.engine.protocol",

@@ -38,7 +38,9 @@ SETTINGS = {
 }
 TWO_RANKS = ("tensor-parallel", "pipeline-parallel")
 CASES = [("llama", name) for name in SETTINGS] + [("bloom", "tensor-parallel")]
-PROMPTS = [*tiny.PROMPTS, "again and again and again and again and again and again and"]
+BLOCK = 128
+# The last fills a block of the prefix cache, and is found there the second time.
+PROMPTS = [*tiny.PROMPTS, "again and " * 5, "the same words again, more than a block of them: " * 3]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def engine(request, made):
         max_adapters=8,
         dtype="float32",
         enforce_eager=True,
-        max_model_len=128,
+        max_model_len=256,
         enable_prefix_caching=True,
         **SETTINGS[setting],
     )
@@ -107,8 +109,8 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, engine):
         for name in names
     ]
     sampling = SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True)
-    # Twice: the second time every adapter is in its slot already.
-    for _ in range(2):
+    # The second time every adapter is in its slot already, and the long prompt in the cache.
+    for num_cached in (0, BLOCK):
         outputs = llm.generate(
             PROMPTS * len(folders), sampling, lora_request=requests, use_tqdm=False
         )
@@ -116,6 +118,8 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, engine):
         alone = [tokens for name in folders for tokens in wanted[architecture][name]]
         wrong = {name for name, a, b in zip(names, found, alone, strict=True) if a != b}
         assert not wrong
+        long = outputs[len(PROMPTS) - 1 :: len(PROMPTS)]
+        assert {output.num_cached_tokens for output in long} == {num_cached}
 
 
 @pytest.mark.parametrize("layer", ["first", "last", "beyond"])

@@ -12,7 +12,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters import AdapterStore, base_fingerprint
-from tests.serving import tiny
+from tests.serving import tiny, tiny_heads
 from tests.serving.live_server import LiveServer
 
 pytestmark = pytest.mark.slow
@@ -228,6 +228,15 @@ def test_concurrent_first_uses_load_an_adapter_once(server, store, adapter_folde
         answers = pool.map(lambda _: server.complete("fresh", PROMPT, 12), range(8))
         assert [token_ids(answer) for answer in answers] == [expected["key-3"][0]] * 8
     assert metric(server, "propulsion_serve_adapter_loads_total") == loads + 1
+
+
+def test_an_adapter_that_classifies_is_refused_with_the_options_that_serve_it(
+    server, store, base, tmp_path, expected
+):
+    store.publish(tiny_heads.make_adapter(tmp_path / "classifier", base, seed=1), "classifier")
+    error = error_of(server.complete("classifier", PROMPT, 1), 400)
+    assert "--runner pooling --convert classify" in error["message"]
+    assert_lives_on(server, expected)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/invocations", "/tokenize"])
