@@ -51,6 +51,7 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.serving --json runs/bench/serving.json
+	$(BIN)/python -m benchmarks.traffic --json runs/bench/traffic.json
 	$(BIN)/python -m benchmarks.training_step --json runs/bench/training_step.json
 	$(BIN)/python -m benchmarks.multi_adapter --json runs/bench/multi_adapter.json
 

@@ -11,6 +11,7 @@ from peft.config import PeftConfig
 from propulsion.architectures import QKV_PARTS
 from propulsion.errors import ConfigError
 from propulsion.functional import Pooling
+from propulsion.heads import PROBLEM_TYPES, label_names
 from propulsion.initialization import INITS
 from propulsion.presets import PRESETS
 from propulsion.registration import PEFT_TYPE, register_with_peft
@@ -99,6 +100,25 @@ class PropulsionConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Other modules to train and save whole, such as a head."}
     )
+    id2label: dict[int, str] | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Names of the classes of the head, by index from 0, as in transformers. Taken "
+                "from the model if the task type is SEQ_CLS or TOKEN_CLS."
+            )
+        },
+    )
+    problem_type: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "What the head's outputs are, as in transformers: `regression`, "
+                "`single_label_classification` or `multi_label_classification`. Taken from the "
+                "model as `id2label` is."
+            )
+        },
+    )
     init: str = field(
         default="ones",
         metadata={
@@ -128,6 +148,10 @@ class PropulsionConfig(PeftConfig):
             _check_choice("preset", self.preset, PRESETS)
         if self.qkv_part is not None:
             _check_choice("qkv_part", self.qkv_part, QKV_PARTS)
+        if self.id2label is not None:
+            self.id2label = label_names(self.id2label)
+        if self.problem_type is not None:
+            _check_choice("problem_type", self.problem_type, PROBLEM_TYPES)
         if self.layers_pattern is not None and self.layers_to_transform is None:
             raise ConfigError("layers_pattern needs layers_to_transform: say which blocks to adapt")
         if self.layers_to_transform is not None and isinstance(self.target_modules, str):

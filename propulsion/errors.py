@@ -9,6 +9,10 @@ class ConfigError(PropulsionError):
     """A run file, option or adapter configuration is wrong."""
 
 
+class HeadNotServedError(ConfigError):
+    """The running engine cannot use an adapter's head, or lacks one; the message is for clients."""
+
+
 class DataError(PropulsionError):
     """A data file is missing or holds a malformed record; the message names file and line."""
 

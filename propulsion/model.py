@@ -23,6 +23,7 @@ from propulsion.architectures import (
 from propulsion.batch_context import mixed_forward
 from propulsion.config import PropulsionConfig
 from propulsion.errors import ConfigError
+from propulsion.heads import LABELLED_TASKS, label_names
 from propulsion.layer import PropulsionLayer
 from propulsion.mixed_batch import BASE, MixedBatch
 from propulsion.presets import exclude_also, preset_targets
@@ -115,6 +116,10 @@ class PropulsionModel(BaseTuner):
             config.target_modules = targets.target_modules
             config.exclude_modules = exclude_also(config.exclude_modules, targets.exclude_modules)
             config.qkv_part = config.qkv_part or targets.qkv_part
+        if peft_config.task_type in LABELLED_TASKS and peft_config.id2label is None:
+            labels = model_config.get("id2label")
+            peft_config.id2label = None if labels is None else label_names(labels)
+            peft_config.problem_type = peft_config.problem_type or model_config.get("problem_type")
         return peft_config
 
     def _prepare_model(self, peft_config: PropulsionConfig, model: nn.Module) -> None:

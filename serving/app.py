@@ -8,14 +8,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.store import AdapterStore
+from propulsion.heads import saved_labels
 from propulsion.version import __version__
-from serving import vllm_compat
+from serving import vllm_compat, vllm_compat_pooling
 from serving.admin.router import Server, build_router
 from serving.admin.schemas import EngineStatus
 from serving.config import ServeConfig
 from serving.console.routes import console_routes
 from serving.observability.instrument import instrument_engine
 from serving.observability.metrics import ServeMetrics
+from serving.registry.engine_adapters import EngineAdapters
 from serving.registry.invocations import InvocationModel
 from serving.registry.listing import StoreListing
 from serving.registry.loader import AdapterLoader
@@ -47,7 +49,12 @@ class Service:
         )
         prepare = preparation(self._store, base_fingerprint, config.base)
         self.loader = AdapterLoader(
-            None, prepare, config.host_capacity, metrics, max_loras=config.max_lora_adapters
+            None,
+            prepare,
+            config.host_capacity,
+            metrics,
+            max_loras=config.max_lora_adapters,
+            read_labels=saved_labels,
         )
         self._listing = StoreListing(self._store)
         self._resolver = Resolver(
@@ -83,12 +90,14 @@ class Service:
         tasks = await engine.get_supported_tasks()
         app: FastAPI = vllm_compat.build_app(args, tasks, engine.model_config)
         vllm_compat.delegate_model_check(StoreModels)
+        vllm_compat_pooling.label_answers(lambda request: self.loader.labels(request.lora_name))
         make_models = partial(
             StoreModels,
             resolver=self._resolver,
             listing=self._listing,
             loader=self.loader,
             metrics=self._metrics,
+            base_answers=await EngineAdapters(engine).base_answers(),
         )
         with vllm_compat.serving_models(make_models):
             await vllm_compat.init_app_state(engine, app.state, args, tasks)

@@ -46,6 +46,12 @@ class ServeConfig(SecurityConfig, ObservabilityConfig):
     max_lora_adapters: int = Field(
         0, ge=0, description="LoRA adapters served at a time, beside Propulsion ones."
     )
+    max_head_labels: int = Field(
+        16,
+        ge=1,
+        description="Most labels of an adapter's own head; takes memory only where the server "
+        "classifies.",
+    )
     scaled_kinds: tuple[Kind, ...] = Field(
         KINDS, min_length=1, description="Kinds of layers that adapters may scale; repeatable."
     )

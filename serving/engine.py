@@ -26,6 +26,7 @@ def engine_options(
     max_adapters: int = 64,
     max_cpu_adapters: int | None = None,
     max_lora_adapters: int = 0,
+    max_head_labels: int = 16,
     scaled_kinds: Sequence[str] = KINDS,
     scaled_modules: Sequence[str] = (),
     bank_dtype: str = "float32",
@@ -39,6 +40,7 @@ def engine_options(
         max_adapters: slots, the most distinct adapters one batch may mix.
         max_cpu_adapters: adapters kept in host memory, at least and by default `max_adapters`.
         max_lora_adapters: LoRA adapters that one batch may mix, beside Propulsion ones.
+        max_head_labels: most labels of an adapter's own head, in an engine that classifies.
         scaled_kinds: kinds of layers that adapters may scale: linear, norm, embedding.
         scaled_modules: if given, the only modules that adapters may scale, by the ends of their
             names; fewer make smaller bank rows.
@@ -67,6 +69,7 @@ def engine_options(
             modules=tuple(scaled_modules),
             bank_dtype=bank_dtype,
             max_lora_adapters=max_lora_adapters,
+            max_head_labels=max_head_labels,
         )
     except ValidationError as error:
         problem = error.errors()[0]

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from propulsion.errors import ConfigError
-from serving import vllm_compat
+from serving import vllm_compat, vllm_compat_pooling
+from serving.orphans import follow_server
 
 CONFIG_KEY = "propulsion"
 
@@ -38,6 +39,9 @@ class PluginConfig(BaseModel):
     max_lora_adapters: int = Field(
         0, ge=0, description="LoRA adapters that one batch may mix beside Propulsion ones."
     )
+    max_head_labels: int = Field(
+        16, ge=1, description="Most labels of an adapter's own head, if the engine classifies."
+    )
 
 
 def plugin_config(vllm_config: Any) -> PluginConfig:
@@ -64,6 +68,8 @@ def register() -> None:
         logger.warning("Propulsion plug-in not loaded: %s", error)
         return
     vllm_compat.install_worker_adapters(is_enabled, _make_worker_adapters)
+    vllm_compat_pooling.accept_missing_heads(is_enabled)
+    follow_server()
 
 
 def _make_worker_adapters(vllm_config: Any, device: Any, embedding_modules: dict[str, str]) -> Any:

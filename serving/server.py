@@ -31,6 +31,7 @@ from serving.observability.record import current_request_id, tokens_used
 from serving.observability.tracing import start_exporting, traces_url
 from serving.observability.tracking import RequestTracking
 from serving.observability.worker_state import watch_worker_state
+from serving.orphans import announce_server
 from serving.security.stack import secure
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ _MAX_SHORT_LIVES = 3
 def run(config: ServeConfig) -> int:
     """Serve until SIGTERM or SIGINT; exit code 0 after a drain, 1 if the engine keeps dying."""
     os.environ.update(_ENVIRONMENT)
+    announce_server()
     configure_logging(config.log_format, config.log_level)
     endpoint = config.otlp_endpoint
     stop_tracing: Callable[[], None] = start_exporting(endpoint) if endpoint else lambda: None
@@ -152,6 +154,7 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         max_adapters=config.max_adapters,
         max_cpu_adapters=config.max_cpu_adapters,
         max_lora_adapters=config.max_lora_adapters,
+        max_head_labels=config.max_head_labels,
         scaled_kinds=config.scaled_kinds,
         scaled_modules=config.scaled_modules,
         bank_dtype=config.bank_dtype,

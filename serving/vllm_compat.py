@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import importlib
 import multiprocessing
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import metadata
+from multiprocessing import resource_tracker
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -24,6 +26,7 @@ _HOMES = {
     "AsyncEngineArgs": "vllm.engine.arg_utils",
     "LoRARequest": "vllm.lora.request",
     "AsyncLLM": "vllm.v1.engine.async_llm",
+    "EngineGenerateError": "vllm.v1.engine.exceptions",
     "UsageContext": "vllm.usage.usage_lib",
     "current_platform": "vllm.platforms",
     # worker
@@ -48,6 +51,7 @@ _HOMES = {
     "setup_server": "vllm.entrypoints.launchers.launcher",
     "BaseServing": "vllm.entrypoints.serve.engine.serving",
     "PoolingBaseServing": "vllm.entrypoints.pooling.base.serving",
+    "ServingClassification": "vllm.entrypoints.pooling.classify.serving",
     "ErrorInfo": "vllm.entrypoints.serve.engine.protocol",
     "ErrorResponse": "vllm.entrypoints.serve.engine.protocol",
     "ModelCard": "vllm.entrypoints.serve.engine.protocol",
@@ -68,6 +72,8 @@ _NORMS = "vllm.model_executor.layers.layernorm"
 _RUNNER_MIXIN = "vllm.v1.worker.lora_model_runner_mixin"
 # Packed layers of models whose classes do not name them, since they lack LoRA support.
 _PACKED = {"GPTJForCausalLM": {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}}
+
+_POLL_SECONDS = 0.1
 
 _APP_STATE = "vllm.entrypoints.launchers.api_server.app_state"
 
@@ -344,8 +350,12 @@ async def running_engine(engine_args: Any) -> AsyncIterator[Any]:
     try:
         engine, timeout = await asyncio.shield(building)
     except asyncio.CancelledError:
-        for child in multiprocessing.active_children():
-            child.terminate()
+        # Until it gives up: the engine's process may not be there yet, and one that is starting
+        # puts off SIGTERM until it has started. Its workers end with it.
+        while not building.done():
+            for child in multiprocessing.active_children():
+                child.kill()
+            await asyncio.wait({building}, timeout=_POLL_SECONDS)
         with contextlib.suppress(Exception):
             engine, _ = await building
             engine.shutdown(timeout=0)
@@ -359,6 +369,11 @@ async def running_engine(engine_args: Any) -> AsyncIterator[Any]:
 
 
 def _build_engine(engine_args: Any) -> tuple[Any, float]:
+    # Ctrl-C reaches every process of a terminal, and a worker would end under running requests:
+    # this thread's children inherit its mask, so that our own process decides when they end. First
+    # the tracker, for starting it unblocks the signal.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     config = engine_args.create_engine_config(_vllm("UsageContext").OPENAI_API_SERVER)
     engine = _vllm("AsyncLLM").from_vllm_config(
         vllm_config=config,
@@ -368,6 +383,21 @@ def _build_engine(engine_args: Any) -> tuple[Any, float]:
         disable_log_stats=engine_args.disable_log_stats,
     )
     return engine, getattr(config, "shutdown_timeout", 0)
+
+
+@contextlib.contextmanager
+def client_errors() -> Iterator[None]:
+    """Around an engine's `generate` or `encode`: what is the client's error is raised as such.
+
+    Numbers beyond 64 bits do not fit into the engine's messages, which vLLM takes for its own fault
+    (500).
+    """
+    try:
+        yield
+    except _vllm("EngineGenerateError") as error:
+        if isinstance(error.__cause__, OverflowError):
+            raise ValueError("A number in the request does not fit into 64 bits.") from error
+        raise
 
 
 def drop_unbounded_metrics(engine: Any) -> None:

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from time import perf_counter
 from typing import Any
 
+from serving import vllm_compat
 from serving.observability.metrics import BASE, BLEND, ServeMetrics
 from serving.observability.record import RequestRecord, current_request
 
@@ -21,7 +22,7 @@ def instrument_engine(engine: Any, metrics: ServeMetrics) -> None:
 
     async def measured_generate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         meter = _Meter(metrics, kwargs.get("lora_request"), _is_cumulative(args, kwargs))
-        with meter:
+        with meter, vllm_compat.client_errors():
             # Closed with us, so that an answer nobody reads any more is aborted at once.
             async with aclosing(generate(*args, **kwargs)) as outputs:
                 async for output in outputs:
@@ -30,7 +31,7 @@ def instrument_engine(engine: Any, metrics: ServeMetrics) -> None:
 
     async def measured_encode(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         meter = _Meter(metrics, kwargs.get("lora_request"), cumulative=False)
-        with meter:
+        with meter, vllm_compat.client_errors():
             async with aclosing(encode(*args, **kwargs)) as outputs:
                 async for output in outputs:
                     meter.take_prompt(output)

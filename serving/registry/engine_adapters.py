@@ -110,6 +110,11 @@ class EngineAdapters:
             self._state = asking.result()
         return self._state
 
+    async def base_answers(self) -> bool:
+        """Whether the base can answer; not if the engine classifies and its base has no head."""
+        replies = await self.client.collective_rpc(STATE_METHOD)
+        return bool(replies[0]["base_answers"])
+
     async def _ask(self) -> EngineState:
         replies = await self.client.collective_rpc(STATE_METHOD)
         told = replies[0]

@@ -5,8 +5,9 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 from adapters import AdapterVersion
@@ -40,6 +41,8 @@ class AdapterLoader:
         clock: monotonic seconds.
         max_loras: LoRA adapters to hold, all of which one batch may mix; an engine does not survive
             a batch with more.
+        read_labels: from an adapter's folder to the names of its own head's labels, None without a
+            head; raises a PropulsionError for a damaged one. Called in threads.
 
     Attributes:
         residents: by reference, the least recently used first. Read only.
@@ -55,6 +58,7 @@ class AdapterLoader:
         metrics: LoadMetrics,
         clock: Callable[[], float] = time.monotonic,
         max_loras: int = 0,
+        read_labels: Callable[[Path], Mapping[int, str] | None] = lambda folder: None,
     ):
         self.capacity = capacity
         self._max_loras = max_loras
@@ -64,6 +68,7 @@ class AdapterLoader:
         self.failures = RecentFailures(clock)
         self._engine = EngineAdapters(engine)
         self._prepare = prepare
+        self._read_labels = read_labels
         self._metrics = metrics
         self._replaced = asyncio.Event()
         # An engine tells adapters apart by id alone, so every load gets an id of its own.
@@ -73,6 +78,11 @@ class AdapterLoader:
     def is_resident(self, reference: str) -> bool:
         """Whether the engine holds the adapter of this canonical reference."""
         return reference in self.residents
+
+    def labels(self, reference: str) -> Mapping[int, str] | None:
+        """Names of the labels of a resident adapter's own head; None if it has none."""
+        resident = self.residents.get(reference)
+        return None if resident is None else resident.labels
 
     async def acquire(self, servable: Servable) -> Resident:
         """Have an adapter loaded and keep it so until `release`; first users share one load.
@@ -214,7 +224,7 @@ class AdapterLoader:
         """Load into the engine of now; false if that one was replaced meanwhile."""
         held = ExitStack()
         try:
-            path = await asyncio.to_thread(self._open, held, resident.servable)
+            path = await asyncio.to_thread(self._open, held, resident)
             replaced = self._replaced
             giving, waiting = shared_task(self._give(resident, path)), shared_task(replaced.wait())
             try:
@@ -241,12 +251,14 @@ class AdapterLoader:
         if reference in self.pins:
             await self._pin_again(resident)
 
-    def _open(self, held: ExitStack, servable: Servable) -> str:
+    def _open(self, held: ExitStack, resident: Resident) -> str:
+        servable = resident.servable
         folders = [
             (held.enter_context(self._prepare(version)).path, weight)
             for version, weight in servable.parts
         ]
         if not servable.is_blend:
+            resident.labels = self._read_labels(folders[0][0])
             return str(folders[0][0])
         from serving.worker.source import blend_path
 

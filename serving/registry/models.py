@@ -17,7 +17,7 @@ from serving.observability.tracing import span
 from serving.registry.listing import StoreListing
 from serving.registry.loader import AdapterLoader
 from serving.registry.references import ModelReference, parse_model
-from serving.registry.refusals import Refusal, malformed, not_found, refusal
+from serving.registry.refusals import Refusal, headless, malformed, not_found, refusal
 from serving.registry.resolution import Resolver, require_permission
 from serving.registry.splits import request_key
 from serving.security.principal import Principal, current_principal
@@ -73,6 +73,7 @@ class StoreModels(vllm_compat.OpenAIServingModels):
         listing: the store's versions.
         loader: has adapters loaded.
         metrics: gives labels, counts blends and draws of splits.
+        base_answers: false where the engine classifies and the base has no head.
         vllm_options: of vLLM's registry.
     """
 
@@ -83,6 +84,7 @@ class StoreModels(vllm_compat.OpenAIServingModels):
         listing: StoreListing,
         loader: AdapterLoader,
         metrics: ServeMetrics,
+        base_answers: bool = True,
         **vllm_options: Any,
     ):
         super().__init__(**vllm_options)
@@ -90,6 +92,7 @@ class StoreModels(vllm_compat.OpenAIServingModels):
         self._listing = listing
         self._loader = loader
         self._metrics = metrics
+        self._base_answers = base_answers
         self._cards: dict[str, Any] = {}
         self._carded: Sequence[AdapterVersion] = ()
         self.lora_requests = AdmittedAdapters()
@@ -132,8 +135,11 @@ class StoreModels(vllm_compat.OpenAIServingModels):
         return None
 
     async def require(self, request: Any) -> None:
-        """As `check`, for routes that ignore what it returns: raises ModelRefusedError instead."""
+        """As `check`, for routes that pool and ignore what it returns: raises ModelRefusedError."""
         response = await self.check(request)
+        if response is None and not (self._base_answers or _admitted.get()):
+            record = current_request.get() or RequestRecord()
+            response = _error_response(headless(self.model_name()), record)
         if response is not None:
             raise ModelRefusedError(response)
 

@@ -12,6 +12,7 @@ from propulsion.errors import (
     AdapterNotFoundError,
     BaseMismatchError,
     ConfigError,
+    HeadNotServedError,
     PropulsionError,
 )
 
@@ -56,6 +57,15 @@ def malformed(error: ConfigError) -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", f"`model`: {error}")
 
 
+def headless(base: str) -> Refusal:
+    """The answer where the base would have to classify, and has no head."""
+    message = (
+        f"The base model `{base}` has no classification head: name an adapter that was trained to "
+        "classify."
+    )
+    return Refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", message)
+
+
 def refusal(model: str, base: str | None, error: PropulsionError) -> Refusal:
     """The answer for an error of resolving or loading what `model` names."""
     if isinstance(error, AdapterNotFoundError):
@@ -65,6 +75,9 @@ def refusal(model: str, base: str | None, error: PropulsionError) -> Refusal:
     if isinstance(error, BaseMismatchError):
         # 400: this server can never run it, and clients retry 409 and 5xx.
         message = f"The adapter `{shown}` was not made for the base model served here."
+        return Refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", message)
+    if isinstance(error, HeadNotServedError):
+        message = f"The adapter `{shown}` cannot be served here: {error}."
         return Refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", message)
     if isinstance(error, ConfigError):
         message = f"The adapter `{shown}` is of a kind, or a blend, that is not served here."

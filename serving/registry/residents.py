@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ class Resident:
     Attributes:
         servable: what it is.
         request: the LoRARequest that makes vLLM apply it; None until it is loaded.
+        labels: names of its own head's labels; None if it has no head.
         users: requests that run with it or wait for it.
         leaving: to be dropped when its last user has ended.
         loaded_at, last_used: seconds since the epoch; loaded_at is 0 until it is loaded.
@@ -37,6 +39,7 @@ class Resident:
 
     servable: Servable
     request: Any = None
+    labels: Mapping[int, str] | None = None
     users: int = 0
     leaving: bool = False
     loaded_at: float = 0.0

@@ -27,9 +27,9 @@ from serving.security.principal import Principal
 
 logger = logging.getLogger(__name__)
 
-_MAX_NAMES = 65536
 _THREADS = 8
 _AWAY_SECONDS = 1.0
+_LOAD_SECONDS = 10.0
 _WARN_SECONDS = 60.0
 
 
@@ -195,8 +195,17 @@ class Resolver:
     def _keep(self, reference: Reference, target: Target) -> None:
         self._targets.setdefault(reference.name, {})[reference.selector] = target
         self._targets.move_to_end(reference.name)
-        if len(self._targets) > _MAX_NAMES:
-            self._targets.popitem(last=False)
+        # Two for one that came, so that what is of no more use leaves sooner than it gathers.
+        for _ in range(min(2, len(self._targets))):
+            name, targets = self._targets.popitem(last=False)
+            of_use = {s: target for s, target in targets.items() if self._is_of_use(name, target)}
+            if of_use:
+                self._targets[name] = of_use
+
+    def _is_of_use(self, name: str, target: Target) -> bool:
+        """Whether it counts still, is likely being loaded, or can be served without the store."""
+        is_new = self._clock() - target.looked_up < max(self.ttl_seconds, _LOAD_SECONDS)
+        return is_new or self._can_serve(name, target)
 
     def _can_serve(self, name: str, target: Target) -> bool:
         if target.servable is not None:

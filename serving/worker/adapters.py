@@ -4,6 +4,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from propulsion.errors import ConfigError
 from serving import vllm_compat
 from serving.plugin import plugin_config
 from serving.worker.bank import Bank
+from serving.worker.heads import Heads
 from serving.worker.hooks import LayerScale, attach
 from serving.worker.lora import LoraAdapters
 from serving.worker.rows import AdapterRows, RowLayout
@@ -62,6 +64,7 @@ class WorkerAdapters:
                 self._config.max_lora_adapters, vllm_config, device, embedding_modules
             )
         self._bank: Bank
+        self._heads: Heads
         self._layout: RowLayout
         self._scales: list[LayerScale]
 
@@ -91,6 +94,9 @@ class WorkerAdapters:
             self._device,
             getattr(torch, self._config.bank_dtype),
         )
+        self._heads = Heads(
+            model, vllm_config, self._slots.num_slots, self._config.max_head_labels, self._device
+        )
         captured = vllm_compat.is_captured(vllm_config)
         # A captured graph reads the second index of every token for ever, or never.
         self._bank.has_pairs = captured
@@ -108,8 +114,8 @@ class WorkerAdapters:
         """Read an adapter to the host until it is removed, and to a slot if one is free for it.
 
         Raises:
-            AdapterCorruptError, BaseMismatchError, ConfigError: as `served_scales` and
-                `RowLayout.rows`.
+            AdapterCorruptError, BaseMismatchError, ConfigError: as `served_scales`,
+                `RowLayout.rows` and `Heads.of`.
         """
         if request.load_inplace:
             self.remove_adapter(request.lora_int_id)
@@ -215,6 +221,7 @@ class WorkerAdapters:
             "slot_hits": self._hits,
             "slot_misses": self._misses,
             "evictions": self._slots.num_evictions,
+            "base_answers": self._heads.base_has_one,
         }
 
     def set_active_adapters(self, requests: Collection[Any], mapping: Any | None) -> None:
@@ -239,6 +246,9 @@ class WorkerAdapters:
         if mapping is None:
             return
         self._set_token_slots(np.asarray(mapping.index_mapping, dtype=np.int64))
+        if self._heads.bank is not None:
+            ids = np.asarray(mapping.prompt_mapping, dtype=np.int64)
+            self._heads.bank.set_request_slots(self._slots_of(ids))
         if self._lora is not None:
             self._lora.set_active(loras, mapping)
 
@@ -287,7 +297,9 @@ class WorkerAdapters:
     def _host_adapter(self, request: Any, keep: Collection[int]) -> AdapterRows:
         adapter_id = request.lora_int_id
         if adapter_id not in self._host:
-            self._host[adapter_id] = self._layout.rows(served_scales(request.lora_path))
+            head = self._heads.of(request.lora_path)
+            rows = self._layout.rows(served_scales(request.lora_path))
+            self._host[adapter_id] = replace(rows, head=head)
             self._shrink_host(keep)
         self._host.move_to_end(adapter_id)
         return self._host[adapter_id]
@@ -325,6 +337,8 @@ class WorkerAdapters:
             slot, is_new = self._slots.assign(key, keep)
             if is_new:
                 self._bank.write(slot, row)
+                if self._heads.bank is not None:
+                    self._heads.bank.write(slot, adapter.head)
                 self._copied.add(adapter_id)
 
     def _count(self, joining: Collection[int]) -> None:
@@ -335,23 +349,24 @@ class WorkerAdapters:
         self._copied.difference_update(joining)
 
     def _set_token_slots(self, ids: np.ndarray) -> None:
-        """Write the slots of tokens whose adapters are `ids`; those not active are the base's."""
+        """Write the slots of tokens whose adapters are `ids`."""
         if self._token_ids is not None and np.array_equal(ids, self._token_ids):
             return
         self._token_ids = ids
+        negative = self._slots_of(ids, sign=1) if self._has_pairs() else None
+        self._bank.set_token_slots(self._slots_of(ids), negative)
+
+    def _slots_of(self, ids: np.ndarray, sign: int = 0) -> np.ndarray:
+        """Slots of the adapters `ids`, int32; of those not active, the base's."""
         # Ids are sparse, so look them up by search.
         known = np.array(sorted(self._active), dtype=np.int64)
         place = np.searchsorted(known, ids)
         place = np.where(np.append(known, BASE_ID)[place] == ids, place, len(known))
-
-        def of_sign(sign: int) -> np.ndarray:
-            slots = [
-                self._slots[_keys(adapter_id, self._active[adapter_id])[-sign]]
-                for adapter_id in known.tolist()
-            ]
-            return np.array([*slots, BASE_SLOT], dtype=np.int32)[place]
-
-        self._bank.set_token_slots(of_sign(0), of_sign(1) if self._has_pairs() else None)
+        slots = [
+            self._slots[_keys(adapter_id, self._active[adapter_id])[-sign]]
+            for adapter_id in known.tolist()
+        ]
+        return np.array([*slots, BASE_SLOT], dtype=np.int32)[place]
 
     def _has_pairs(self) -> bool:
         return any(len(adapter.rows) == 2 for adapter in self._active.values())

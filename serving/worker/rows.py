@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
+from propulsion.heads import SavedHead
 from serving.worker.bank import Bank
 from serving.worker.source import ServedScale
 from serving.worker.targets import Part, ScaledLayer
@@ -19,10 +20,12 @@ class AdapterRows:
     Attributes:
         rows: one (width,) row of s - 1, or two: where values are ≥ 0, and where they are < 0.
         touches: (num_layers,) bool, the layers in which a scale is not one.
+        head: that answers its requests, if it has one of its own that the engine runs.
     """
 
     rows: tuple[torch.Tensor, ...]
     touches: np.ndarray
+    head: SavedHead | None = None
 
 
 class RowLayout:

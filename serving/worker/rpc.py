@@ -48,7 +48,8 @@ class WorkerRpc:
 
         `num_slots` and `slots_used` count bank rows, `slots` maps adapter ids to their (first) row,
         `pinned` and `host` are lists of ids, `row_bytes` is the memory of one row; `slot_hits`,
-        `slot_misses` and `evictions` count since the start.
+        `slot_misses` and `evictions` count since the start. `base_answers` is false if the engine
+        classifies and its base has no head.
         """
         state: dict[str, Any] = self._adapters.state()
         return state

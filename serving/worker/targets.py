@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from propulsion.architectures import ARCHITECTURES, QKV_PARTS, ends_with_any, fused_qkv_columns
-from serving import vllm_compat
+from serving import vllm_compat, vllm_compat_pooling
 from serving.plugin import KINDS, Kind
 
 # Models with queries, keys and values one after another in a single projection.
@@ -78,8 +78,8 @@ def find_layers(
     """The layers of a loaded vLLM model that adapters can scale.
 
     Left out are layers that hand their bias to the caller (scaling must come after the bias),
-    layers that run on other tokens than the batch's (vision towers), and fused projections of an
-    unknown order.
+    layers that run on other rows than the batch's tokens (vision towers, classification heads), and
+    fused projections of an unknown order.
 
     Args:
         model: the model, also one that vLLM's LoRA manager has wrapped.
@@ -105,8 +105,10 @@ def _language_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Mod
     """Name, module, and the module to hook: a LoRA wrapper never calls its layer's forward."""
     modules = dict(model.named_modules())
     elsewhere = vllm_compat.tower_prefixes(model)
+    heads = vllm_compat_pooling.classifying_heads(model)
+    of_requests = {id(module) for head in heads for module in head.modules()}
     for name, module in modules.items():
-        if name.startswith(elsewhere):
+        if name.startswith(elsewhere) or id(module) in of_requests:
             continue
         parent, _, leaf = name.rpartition(".")
         if leaf == "base_layer":

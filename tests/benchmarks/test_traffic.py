@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.traffic import HostMirror, Traffic, memory_summary, send_request, zipf_draws
+from benchmarks.traffic.clients import HostMirror, Traffic, send_request, zipf_draws
+from benchmarks.traffic.summary import memory_summary
 
 SMALL = ("--adapters", "50", "--slots", "8", "--host-adapters", "24", "--clients", "4")
 STARTUP_SECONDS = 240

@@ -1,11 +1,15 @@
 """A real server in its own process, on a free loopback port."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -74,6 +78,12 @@ class LiveServer:
         }
         return self.client.post("/v1/completions", json=body)
 
+    def admin(self, method: str, path: str, body: dict | None = None) -> dict:
+        """What a successful request to the admin API answers."""
+        response = self.client.request(method, f"/admin/v1{path}", json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
     def stop(self) -> int:
         """Send SIGTERM unless it has ended, and return the exit code."""
         if self.process.poll() is None:
@@ -83,3 +93,36 @@ class LiveServer:
             return self.process.wait(timeout=120)
         finally:
             self.process.kill()
+
+
+def token_ids(response: httpx.Response) -> list[int]:
+    """The tokens of a successful answer."""
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]["token_ids"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return once it holds; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def traffic(work: Callable[[], object], threads: int = 3) -> Iterator[None]:
+    """Do `work` again and again beside the block; its failures are the block's."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.is_set():
+            work()
+
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(repeat) for _ in range(threads)]
+        try:
+            yield
+        finally:
+            over.set()
+        for future in running:
+            future.result()

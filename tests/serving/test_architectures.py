@@ -56,27 +56,32 @@ def architecture_base(architecture: str, tmp_path_factory) -> Path:
     return tiny.make_base(tmp_path_factory.mktemp(architecture) / "base", architecture)
 
 
-@pytest.fixture(scope="module")
-def folders(architecture: str, architecture_base: Path, tmp_path_factory):
-    """Adapter folders as served and as PEFT loads them, by name."""
+def make_adapters(
+    architecture: str, base: Path, root: Path
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Adapters of every kind, also (IA)³ and LoRA: folders as served and as PEFT loads them."""
     from propulsion.interchange import import_ia3
 
-    root = tmp_path_factory.mktemp("adapters")
     served = {
-        name: tiny.make_adapter(root / name, architecture_base, seed=seed, **settings)
+        name: tiny.make_adapter(root / name, base, seed=seed, **settings)
         for seed, (name, settings) in enumerate(specifications(architecture).items())
     }
     attention, _, feedforward = NAMES[architecture]
-    ia3 = tiny.make_ia3(root / "ia3", architecture_base, attention[-1:], [feedforward], seed=50)
+    ia3 = tiny.make_ia3(root / "ia3", base, attention[-1:], [feedforward], seed=50)
     original = dict(served, ia3=ia3)
     import_ia3(ia3, root / "imported")
     served["ia3"] = root / "imported"
     if architecture in ("llama", "qwen2"):
-        lora = tiny.make_lora(root / "lora", architecture_base, ["q_proj", "down_proj"], seed=60)
+        lora = tiny.make_lora(root / "lora", base, ["q_proj", "down_proj"], seed=60)
     else:
-        lora = tiny.make_lora(root / "lora", architecture_base, [feedforward], seed=60)
+        lora = tiny.make_lora(root / "lora", base, [feedforward], seed=60)
     served["lora"] = original["lora"] = lora
     return served, original
+
+
+@pytest.fixture(scope="module")
+def folders(architecture: str, architecture_base: Path, tmp_path_factory):
+    return make_adapters(architecture, architecture_base, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from propulsion.effective import effective_scales
 from propulsion.errors import BaseMismatchError
 from serving.worker.rpc import STATE_METHOD
 from tests.serving import tiny
-from tests.serving.test_architectures import specifications
+from tests.serving.test_architectures import make_adapters
 
 pytestmark = pytest.mark.slow
 
@@ -38,21 +38,19 @@ SETTINGS = {
 }
 TWO_RANKS = ("tensor-parallel", "pipeline-parallel")
 CASES = [("llama", name) for name in SETTINGS] + [("bloom", "tensor-parallel")]
-PROMPTS = [*tiny.PROMPTS, "again and again and again and again and again and again and"]
+BLOCK = 128
+# The last fills a block of the prefix cache, and is found there the second time.
+PROMPTS = [*tiny.PROMPTS, "again and " * 5, "the same words again, more than a block of them: " * 3]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, tuple[Path, dict[str | None, Path | None]]]:
-    """The base and the adapter folders of each architecture."""
+def made(tmp_path_factory) -> dict[str, tuple[Path, dict[str, Path], dict[str, Path]]]:
+    """By architecture: the base, and adapter folders as served and as PEFT loads them."""
     root = tmp_path_factory.mktemp("parallel")
     found = {}
     for architecture in ARCHITECTURES:
         base = tiny.make_base(root / architecture / "base", architecture)
-        folders: dict[str | None, Path | None] = {None: None}
-        for seed, (name, settings) in enumerate(specifications(architecture).items()):
-            folder = root / architecture / name
-            folders[name] = tiny.make_adapter(folder, base, seed=seed, **settings)
-        found[architecture] = base, folders
+        found[architecture] = base, *make_adapters(architecture, base, root / architecture)
     return found
 
 
@@ -61,9 +59,9 @@ def wanted(made):
     return {
         architecture: {
             name: tiny.reference_tokens(base, folder, PROMPTS, tiny.MAX_TOKENS)
-            for name, folder in folders.items()
+            for name, folder in {None: None, **original}.items()
         }
-        for architecture, (base, folders) in made.items()
+        for architecture, (base, _, original) in made.items()
     }
 
 
@@ -77,10 +75,12 @@ def engine(request, made):
     architecture, setting = request.param
     options = engine_options(
         made[architecture][0],
-        max_adapters=8,
+        max_adapters=9,
+        max_lora_adapters=1,
+        max_lora_rank=8,
         dtype="float32",
         enforce_eager=True,
-        max_model_len=128,
+        max_model_len=256,
         enable_prefix_caching=True,
         **SETTINGS[setting],
     )
@@ -98,8 +98,9 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, engine):
     from serving.engine import adapter_request
 
     architecture, llm = engine
-    _, folders = made[architecture]
-    names = [name for name in folders for _ in PROMPTS]
+    _, folders, _ = made[architecture]
+    alone = [tokens for answers in wanted[architecture].values() for tokens in answers]
+    names = [name for name in wanted[architecture] for _ in PROMPTS]
     requests = [
         adapter_request(AdapterVersion(f"{architecture}-{name}", "v1", folders[name]))
         if name
@@ -107,15 +108,16 @@ def test_every_kind_of_adapter_answers_as_alone(made, wanted, engine):
         for name in names
     ]
     sampling = SamplingParams(temperature=0, max_tokens=tiny.MAX_TOKENS, ignore_eos=True)
-    # Twice: the second time every adapter is in its slot already.
-    for _ in range(2):
+    # The second time every adapter is in its slot already, and the long prompt in the cache.
+    for num_cached in (0, BLOCK):
         outputs = llm.generate(
-            PROMPTS * len(folders), sampling, lora_request=requests, use_tqdm=False
+            PROMPTS * len(wanted[architecture]), sampling, lora_request=requests, use_tqdm=False
         )
         found = [list(output.outputs[0].token_ids) for output in outputs]
-        alone = [tokens for name in folders for tokens in wanted[architecture][name]]
         wrong = {name for name, a, b in zip(names, found, alone, strict=True) if a != b}
         assert not wrong
+        long = outputs[len(PROMPTS) - 1 :: len(PROMPTS)]
+        assert {output.num_cached_tokens for output in long} == {num_cached}
 
 
 @pytest.mark.parametrize("layer", ["first", "last", "beyond"])
@@ -123,7 +125,7 @@ def test_an_adapter_of_a_module_that_no_rank_has_is_refused(made, engine, layer,
     from serving.engine import adapter_request, load_adapter
 
     architecture, llm = engine
-    _, folders = made[architecture]
+    _, folders, _ = made[architecture]
     fitting = next(iter(effective_scales(folders["mlp"])))
     index = {"first": 0, "last": 1, "beyond": 9}[layer]
     module = re.sub(r"\d+.*", f"{index}.nothing", fitting)

@@ -12,7 +12,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters import AdapterStore, base_fingerprint
-from tests.serving import tiny
+from tests.serving import tiny, tiny_heads
 from tests.serving.live_server import LiveServer
 
 pytestmark = pytest.mark.slow
@@ -143,14 +143,6 @@ def test_an_unknown_adapter_is_not_found_and_the_server_lives_on(server, expecte
     assert_lives_on(server, expected)
 
 
-def test_sagemakers_route_answers_by_the_model_that_the_body_names(server, expected):
-    body = {"prompt": PROMPT, "max_tokens": tiny.MAX_TOKENS, "temperature": 0}
-    options = {"ignore_eos": True, "return_token_ids": True}
-    answer = server.client.post("/invocations", json={"model": "all-15", **body, **options})
-    assert token_ids(answer) == expected["all-15"][0]
-    error_of(server.client.post("/invocations", json={"model": "nobody", **body}), 404)
-
-
 def test_the_openai_client_understands_the_error(client):
     with pytest.raises(openai.NotFoundError, match="nobody"):
         client.completions.create(model="nobody", prompt=PROMPT, max_tokens=1)
@@ -183,14 +175,6 @@ def test_a_damaged_adapter_is_the_servers_error_and_nothing_else_fails(
     assert "damaged" in error["message"]
     assert str(store.path) not in error["message"]
     assert metric(server, "propulsion_serve_load_failures_total", reason="corrupt") > failures
-    assert_lives_on(server, expected)
-
-
-def test_an_adapter_of_another_base_is_refused(server, store, adapter_folders, expected, tmp_path):
-    other = base_fingerprint(tiny.make_base(tmp_path / "other", seed=1))
-    store.publish(adapter_folders["all-15"], "foreign", base_fingerprint=other)
-    error = error_of(server.complete("foreign", PROMPT, 1), 400)
-    assert "base model" in error["message"]
     assert_lives_on(server, expected)
 
 
@@ -244,6 +228,15 @@ def test_concurrent_first_uses_load_an_adapter_once(server, store, adapter_folde
         answers = pool.map(lambda _: server.complete("fresh", PROMPT, 12), range(8))
         assert [token_ids(answer) for answer in answers] == [expected["key-3"][0]] * 8
     assert metric(server, "propulsion_serve_adapter_loads_total") == loads + 1
+
+
+def test_an_adapter_that_classifies_is_refused_with_the_options_that_serve_it(
+    server, store, base, tmp_path, expected
+):
+    store.publish(tiny_heads.make_adapter(tmp_path / "classifier", base, seed=1), "classifier")
+    error = error_of(server.complete("classifier", PROMPT, 1), 400)
+    assert "--runner pooling --convert classify" in error["message"]
+    assert_lives_on(server, expected)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/invocations", "/tokenize"])

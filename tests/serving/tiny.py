@@ -15,12 +15,18 @@ PROMPTS = [
 ]
 
 
-def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+def make_base(
+    folder: Path,
+    architecture: str = "llama",
+    seed: int = 0,
+    auto_model: str = "AutoModelForCausalLM",
+) -> Path:
     """Save a random 2-layer model (hidden 64, 2 heads of 32) and a byte tokenizer."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(_config(architecture)).save_pretrained(folder)
+    auto = getattr(transformers, auto_model)
+    auto.from_config(_config(architecture)).save_pretrained(folder)
     _byte_tokenizer().save_pretrained(folder)
     return folder
 
@@ -94,22 +100,35 @@ def make_adapter(
         **settings,
     )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    randomize(model, degree, spread, seed)
+    model.save_pretrained(folder)
+    return folder
+
+
+def randomize(model, degree: int, spread: float, seed: int) -> None:
+    """Give an adapter scales within 1 ± `spread`, and its head, if it has one, random values."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "propulsion_delta" in name:
                 scale = 1 + spread * (2 * torch.rand(parameter.shape, generator=generator) - 1)
                 parameter.copy_(scale ** (1 / degree) - 1)
-    model.save_pretrained(folder)
-    return folder
+            elif "modules_to_save" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
-def make_lora(folder: Path, base: Path, target_modules: list[str], seed: int) -> Path:
+def make_lora(
+    folder: Path,
+    base: Path,
+    target_modules: list[str],
+    seed: int,
+    task_type: str | None = "CAUSAL_LM",
+) -> Path:
     """Save a LoRA adapter of rank 4 with random weights."""
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
-    config = LoraConfig(r=4, target_modules=target_modules, task_type="CAUSAL_LM")
+    config = LoraConfig(r=4, target_modules=target_modules, task_type=task_type)
     return _save_random(
         AutoModelForCausalLM.from_pretrained(base), config, "lora_", 0.2, folder, seed
     )

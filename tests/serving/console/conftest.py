@@ -1,35 +1,20 @@
 """A real Chromium, and a real HTTP server with the console on it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.serving.browser import chromium, console_page
 from tests.serving.console.backend import ConsoleBackendStandIn
 from tests.serving.console.catalogue import fill_store
-
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("needs Chromium: install the package `chromium`")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -40,23 +25,5 @@ def backend(tmp_path: Path) -> Iterator[ConsoleBackendStandIn]:
 
 @pytest.fixture
 def page(browser: Browser, backend: ConsoleBackendStandIn) -> Iterator[Page]:
-    """A page at 1280 × 800; after the test it must have logged no error and asked no one else."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 800}, base_url=f"{backend.url}/console/"
-    )
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    errors: list[str] = []
-    foreign: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if is_error(message) else None)
-    page.on("request", lambda r: None if r.url.startswith(backend.url) else foreign.append(r.url))
-    yield page
-    context.close()
-    assert errors == []
-    assert foreign == []
-
-
-def is_error(message) -> bool:
-    """Whether the page's code is at fault; Chromium itself logs every answer from 400."""
-    return message.type == "error" and not message.text.startswith("Failed to load resource")
+    with console_page(browser, backend.url) as page:
+        yield page

@@ -78,5 +78,6 @@ class EngineClientStandIn:
             "slot_hits": 0,
             "slot_misses": 0,
             "evictions": 0,
+            "base_answers": True,
         }
         return [state, state]

@@ -12,7 +12,12 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 
 from adapters import AdapterVersion
-from propulsion.errors import AdapterCorruptError, BaseMismatchError, ConfigError
+from propulsion.errors import (
+    AdapterCorruptError,
+    BaseMismatchError,
+    ConfigError,
+    HeadNotServedError,
+)
 from serving.observability.metrics import ServeMetrics
 from serving.observability.tracking import RequestTracking
 from serving.registry.listing import StoreListing
@@ -31,7 +36,7 @@ BOB = Principal("bob-1", "bob", "inference", adapters=("bob-*",), may_use_base=F
 class Bench:
     """The app with its parts; `principal` is who asks."""
 
-    def __init__(self, store):
+    def __init__(self, store, **options):
         self.principal: Principal | None = None
         self.errors: dict[str, Exception] = {}
         self.registry = CollectorRegistry()
@@ -46,6 +51,7 @@ class Bench:
             metrics=metrics,
             engine_client=self.engine,
             base_model_paths=[SimpleNamespace(name=BASE, model_path="/secret/tiny-base")],
+            **options,
         )
         app = FastAPI()
         app.post("/v1/completions")(self.complete)
@@ -169,6 +175,34 @@ def test_a_split_answers_under_the_drawn_version_which_a_user_keeps(bench, store
             for version in ("v1", "v2")
         ]
         assert sum(counted) == 65
+
+    asyncio.run(scenario())
+
+
+def test_a_base_without_a_head_is_no_classifier_and_its_adapters_are(store):
+    publish(store, "shared")
+    bench = Bench(store, base_answers=False)
+
+    async def scenario():
+        for model in (None, BASE):
+            refused = await bench.ask(model, "/v1/embeddings")
+            assert refused.status_code == 400
+            assert "has no classification head" in refused.json()["error"]["message"]
+        assert (await bench.ask("shared", "/v1/embeddings")).json()["model"] == "shared@v1"
+
+    asyncio.run(scenario())
+
+
+def test_a_head_that_the_engine_does_not_run_is_refused_with_what_to_do(bench):
+    bench.errors["shared"] = HeadNotServedError("its head is large: start a larger server")
+
+    async def scenario():
+        refused = await bench.ask("shared")
+        assert refused.status_code == 400
+        assert (
+            "`shared` cannot be served here: its head is large: start a larger server"
+            in (refused.json()["error"]["message"])
+        )
 
     asyncio.run(scenario())
 

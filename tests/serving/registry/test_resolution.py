@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import random
+import weakref
 from collections import Counter
 
 import pytest
@@ -261,6 +262,29 @@ def test_while_the_store_is_away_a_split_is_drawn_among_what_is_loaded(store):
         store.is_away = True
         bench.now = 10.0
         assert {await bench.resolve("a") for _ in range(20)} == {"a@v1"}
+
+    run(scenario)
+
+
+def test_what_is_neither_new_nor_loaded_is_let_go(store):
+    for i in range(20):
+        publish(store, f"a-{i}")
+
+    async def scenario():
+        bench = Bench(store)
+        resolved = []
+        for i in range(20):
+            bench.now += 20
+            resolution = await bench.resolver.resolve(parse_model(f"a-{i}"))
+            resolved.append(weakref.ref(resolution.servable))
+            if i == 3:
+                bench.hold(resolution.servable)
+            del resolution
+        kept = [i for i, servable in enumerate(resolved) if servable() is not None]
+        assert kept == [3, 19]
+        store.is_away = True
+        bench.now += 20
+        assert await bench.resolve("a-3") == "a-3@v1"
 
     run(scenario)
 

@@ -1,0 +1,1 @@
+"""Zipf traffic over more adapters than fit."""
