@@ -157,18 +157,6 @@ def install_worker_adapters(wants: Callable[[Any], bool], make: Callable[..., An
     mixin.LoRAModelRunnerMixin.load_lora_model = load_lora_model
 
 
-def vllms_own_manager() -> Any:
-    """The class of vLLM's LoRA manager, ours installed or not."""
-    manager = importlib.import_module(_RUNNER_MIXIN).LRUCacheWorkerLoRAManager
-    return getattr(manager, "propulsion_original", manager)
-
-
-def deactivate_loras(manager: Any) -> None:
-    """Take the adapters of vLLM's LoRA manager out of their slots; they stay loaded."""
-    for adapter_id in manager.list_adapters():
-        manager._adapter_manager.deactivate_adapter(adapter_id)
-
-
 def _accept_adapters(model: Any) -> None:
     """Give a model class without LoRA support (BLOOM, GPT-J) what model runners look for."""
     for name, value in {
@@ -216,37 +204,6 @@ def _make_stage_buffers(runner: Any, model: Any) -> None:
         runner.intermediate_tensors = model.make_empty_intermediate_tensors(
             batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
         )
-
-
-def spare_base_rows() -> None:
-    """Keep LoRA weights off tokens without an adapter on CPU.
-
-    vLLM marks such tokens by index -1, and its torch operators take that as the last slot
-    (`lora_b_weights[-1]`): beside a LoRA request every other one would get its weights.
-    """
-    operators = importlib.import_module("vllm.lora.ops.torch_ops.lora_ops")
-    wrapper = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu")
-    if hasattr(operators.bgmv_expand, "propulsion_original"):
-        return
-    for name in ("bgmv_expand", "bgmv_expand_slice"):
-        original = getattr(operators, name)
-
-        def masked(
-            inputs: Any,
-            weights: Any,
-            output: Any,
-            indices: Any,
-            *rest: Any,
-            _original: Any = original,
-            **options: Any,
-        ) -> Any:
-            return _original(
-                inputs * (indices >= 0)[:, None], weights, output, indices, *rest, **options
-            )
-
-        masked.propulsion_original = original
-        setattr(operators, name, masked)
-        setattr(wrapper, name, masked)
 
 
 def packed_modules(model: Any) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from serving import vllm_compat
+from serving import vllm_compat_lora
 
 NO_ADAPTER = 0
 
@@ -23,13 +23,13 @@ class LoraAdapters:
     def __init__(self, num_slots: int, vllm_config: Any, device: torch.device, embeddings: Any):
         self.num_slots = num_slots
         if device.type == "cpu":
-            vllm_compat.spare_base_rows()
+            vllm_compat_lora.spare_base_rows()
         own_config = copy.copy(vllm_config)
         own_config.lora_config = copy.copy(vllm_config.lora_config)
         own_config.lora_config.max_loras = num_slots
         own_config.lora_config.max_cpu_loras = max(num_slots, vllm_config.lora_config.max_cpu_loras)
         self._config = own_config
-        self._manager = vllm_compat.vllms_own_manager()(own_config, device, embeddings)
+        self._manager = vllm_compat_lora.own_manager()(own_config, device, embeddings)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Replace the model's layers by ones with low-rank weights; returns the model."""
@@ -54,7 +54,7 @@ class LoraAdapters:
 
     def deactivate_all(self) -> None:
         """Take all of them out of their slots; they stay loaded."""
-        vllm_compat.deactivate_loras(self._manager)
+        vllm_compat_lora.deactivate_all(self._manager)
 
     def pin(self, adapter_id: int) -> None:
         """Keep a loaded adapter in a slot."""
