@@ -31,11 +31,14 @@ def accept_missing_heads(wants: Callable[[Any], bool]) -> None:
 
         def load_weights(self: Any, weights: Any) -> Any:
             loaded = load(self, weights)
-            if loaded is None or "score.weight" in loaded or not wants(self.vllm_config):
+            # By other names than `weight` where the base is quantised.
+            missing = {f"score.{name}": part for name, part in self.score.named_parameters()}
+            if loaded is None or missing.keys() & loaded or not wants(self.vllm_config):
                 return loaded
-            self.score.weight.data.zero_()
+            for parameter in missing.values():
+                parameter.data.zero_()
             self.propulsion_lacks_head = True
-            return {*loaded, "score.weight"}
+            return {*loaded, *missing}
 
         converted.load_weights = load_weights
         return converted

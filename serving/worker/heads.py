@@ -11,7 +11,7 @@ from serving import vllm_compat, vllm_compat_pooling
 from serving.worker.head_bank import HeadBank
 from serving.worker.source import adapter_folders
 
-CLASSIFY_OPTIONS = "-- --runner pooling --convert classify"
+_CLASSIFY_OPTIONS = "-- --runner pooling --convert classify"
 
 
 class Heads:
@@ -83,8 +83,8 @@ class Heads:
             return None
         if self._generates:
             raise HeadNotServedError(
-                f"it has a head of its own ({heads[0].module}), and this server generates text: "
-                f"ask one that was started with `{CLASSIFY_OPTIONS}`"
+                f"it has a head of its own ({heads[0].module}), which a server that generates text "
+                f"does not use: a classifier needs one started with `{_CLASSIFY_OPTIONS}`"
             )
         if len(folders) > 1 or folders[0][1] != 1.0:
             raise HeadNotServedError("it has a head of its own, and heads cannot be blended")

@@ -175,6 +175,27 @@ def test_each_token_is_classified_by_the_head_of_its_request(classifier, tmp_pat
         assert of_base.outputs.data.shape == (len(logits), 2)
 
 
+def test_an_encoders_head_is_another_for_each_adapter(tmp_path):
+    base = tiny.make_base(
+        tmp_path / "bert", "bert", auto_model="AutoModelForSequenceClassification"
+    )
+    modules, head = ["intermediate.dense", "output.dense"], {"num_labels": 3}
+    folder = tiny_heads.make_adapter(
+        tmp_path / "own", base, seed=2, degree=3, target_modules=modules, **head
+    )
+    wanted = {
+        "own": tiny_heads.reference_logits(base, folder, **head),
+        None: tiny_heads.reference_logits(base, None),
+    }
+    llm = engine(base)
+    try:
+        found = classify(llm, ["own", None], versions_of({"own": folder}), use_activation=False)
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+    for index, (name, values) in enumerate(found):
+        torch.testing.assert_close(values, wanted[name][index // 2], rtol=1e-3, atol=1e-4)
+
+
 def test_an_engine_that_embeds_leaves_heads_out(base, tmp_path):
     from serving.engine import adapter_request
 

@@ -32,7 +32,7 @@ def make_base(
 
 
 def _config(architecture: str):
-    from transformers import BloomConfig, GPTJConfig, LlamaConfig, Qwen2Config
+    from transformers import BertConfig, BloomConfig, GPTJConfig, LlamaConfig, Qwen2Config
 
     # Large weights make random logits differ enough that greedy choices are never a near tie.
     shared = {
@@ -49,6 +49,8 @@ def _config(architecture: str):
         "num_attention_heads": 2,
         "max_position_embeddings": 256,
     }
+    if architecture == "bert":
+        return BertConfig(pad_token_id=0, **llama_like, **shared)
     if architecture == "bloom":
         # As published: vLLM loads no BLOOM with a head of its own.
         return BloomConfig(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,14 @@ _AUTO_MODELS = {
 
 
 def make_adapter(
-    folder: Path, base: Path, *, seed: int, task: str = SEQUENCE, degree: int = 15, **head: object
+    folder: Path,
+    base: Path,
+    *,
+    seed: int,
+    task: str = SEQUENCE,
+    degree: int = 15,
+    target_modules: Sequence[str] = ("q_proj", "v_proj", "up_proj", "down_proj"),
+    **head: object,
 ) -> Path:
     """Save an adapter for `base` with a head of its own.
 
@@ -29,9 +37,7 @@ def make_adapter(
 
     from propulsion import PropulsionConfig
 
-    config = PropulsionConfig(
-        degree=degree, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], task_type=task
-    )
+    config = PropulsionConfig(degree=degree, target_modules=[*target_modules], task_type=task)
     model = get_peft_model(_load(base, task, **head), config)
     tiny.randomize(model, degree, 0.5, seed)
     model.save_pretrained(folder)
