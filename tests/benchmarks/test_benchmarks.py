@@ -58,3 +58,11 @@ def test_training_run_meant_for_a_gpu(tmp_path: Path) -> None:
     first = {method: losses[0] for method, losses in result["losses"].items()}
     assert first["propulsion"] == pytest.approx(first["lora"], abs=0.05)
     assert first["propulsion_mixed"] == pytest.approx(first["propulsion"], abs=0.05)
+
+
+def test_kernels(tmp_path: Path) -> None:
+    small = ("--tokens", "5", "--width", "512", "--slots", "3", "--rounds", "2", "--repeats", "1")
+    result = run("benchmarks.kernels", tmp_path / "result.json", *small)
+    assert result["cpu_speedup"] > 0
+    assert len(result["kernels"]) == 12
+    assert result["largest_difference"] < 1e-5
