@@ -6,6 +6,7 @@ later ones, and for any Python. Its file name carries a hash of all that it is m
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import logging
@@ -195,6 +196,12 @@ def _check_machine(source: Path) -> None:
         raise BuildError("torch sees no NVIDIA GPU")
     if min(_architectures_here(source)) < min(ARCHITECTURES):
         raise BuildError("the CUDA kernels are for compute capability 8.0 and newer")
+    try:
+        loaded = ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOLOAD)
+    except OSError as error:
+        raise BuildError(f"libtorch_cuda.so is not loaded: {error}") from error
+    if not hasattr(loaded, "aoti_torch_get_current_cuda_stream"):
+        raise BuildError("this torch does not tell its stream by the stable ABI: use 2.11 or newer")
 
 
 @contextmanager
