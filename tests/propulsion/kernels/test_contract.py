@@ -45,7 +45,6 @@ class Batch:
     dtype: torch.dtype
     bank_dtype: torch.dtype
     num_slots: int
-    has_pairs: bool
     padding: int
     slots: torch.Tensor
     negative: torch.Tensor | None
@@ -76,27 +75,34 @@ class Batch:
             assert (whole[outside] == GUARD).all()
 
 
-@st.composite
-def batches(draw: Any) -> Batch:
-    num_tokens = draw(st.sampled_from([0, 1, 2, 3, 7]))
-    num_slots = draw(st.integers(1, 5))
-    has_pairs = draw(st.booleans())
-    seed = draw(st.integers(0, 2**31))
+def make_batch(
+    seed: int,
+    num_tokens: int,
+    num_slots: int,
+    has_pairs: bool,
+    dtype: torch.dtype,
+    bank_dtype: torch.dtype,
+    padding: int,
+) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     slots, negative = torch.randint(-1, num_slots, (2, num_tokens), generator=generator).int()
     return Batch(
-        generator,
-        num_tokens,
-        draw(st.sampled_from(DTYPES)),
-        draw(st.sampled_from(DTYPES)),
-        num_slots,
-        has_pairs,
-        # 0 leaves rows aligned to 16 bytes where the width does too.
-        draw(st.sampled_from([0, 0, 8, 1, 3])),
-        slots.to(DEVICE),
-        negative.to(DEVICE) if has_pairs else None,
-        [],
+        *(generator, num_tokens, dtype, bank_dtype, num_slots, padding),
+        *(slots.to(DEVICE), negative.to(DEVICE) if has_pairs else None, []),
     )
+
+
+batches = st.builds(
+    make_batch,
+    seed=st.integers(0, 2**31),
+    num_tokens=st.sampled_from([0, 1, 2, 3, 7]),
+    num_slots=st.integers(1, 5),
+    has_pairs=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    bank_dtype=st.sampled_from(DTYPES),
+    # 0 and 8 leave rows aligned to 16 bytes where the width does too.
+    padding=st.sampled_from([0, 0, 8, 1, 3]),
+)
 
 
 WIDTHS = st.sampled_from([1, 2, 3, 8, 16, 37, 64, 128, 264, 300])
@@ -127,7 +133,7 @@ def check(batch: Batch, name: str, module: Any, x: list[torch.Tensor], *rest: An
 
 
 @few
-@given(batch=batches(), width=WIDTHS, repeats=st.integers(0, 3))
+@given(batch=batches, width=WIDTHS, repeats=st.integers(0, 3))
 def test_gather_scale(batch: Batch, width: int, repeats: int) -> None:
     shape = (batch.num_tokens, repeats, width) if repeats else (batch.num_tokens, width)
     x, bank = batch.values(*shape), batch.bank(width)
@@ -135,14 +141,14 @@ def test_gather_scale(batch: Batch, width: int, repeats: int) -> None:
 
 
 @few
-@given(batch=batches(), width=WIDTHS, activation=st.sampled_from([1, 2]))
+@given(batch=batches, width=WIDTHS, activation=st.sampled_from([1, 2]))
 def test_scale_gelu(batch: Batch, width: int, activation: int) -> None:
     x, bank = batch.values(batch.num_tokens, width), batch.bank(width)
     check(batch, "scale_gelu", scale_gelu, [x], bank, batch.slots, batch.negative, activation)
 
 
 @few
-@given(batch=batches(), width=WIDTHS, activation=st.sampled_from([0, 1, 2]))
+@given(batch=batches, width=WIDTHS, activation=st.sampled_from([0, 1, 2]))
 def test_scale_act_mul(batch: Batch, width: int, activation: int) -> None:
     x, bank = batch.values(batch.num_tokens, 2 * width), batch.bank(2 * width)
     arguments = (bank, batch.slots, batch.negative, activation)
@@ -155,7 +161,7 @@ def test_scale_act_mul(batch: Batch, width: int, activation: int) -> None:
 
 @few
 @given(
-    batch=batches(),
+    batch=batches,
     heads=st.integers(0, 3),
     halves=st.sampled_from([(8, 8), (8, 4), (3, 2), (4, 0), (16, 16), (16, 8), (5, 5)]),
     value_width=st.sampled_from([0, 5, 16, 64]),
@@ -180,7 +186,7 @@ def test_scale_rope(
 
 @few
 @given(
-    batch=batches(),
+    batch=batches,
     width=st.one_of(WIDTHS, st.sampled_from([1056, 4104])),
     has_bias=st.booleans(),
     is_layer_norm=st.booleans(),
@@ -193,6 +199,36 @@ def test_scale_add_norm(batch: Batch, width: int, has_bias: bool, is_layer_norm:
         *(batch, "scale_add_norm", scale_add_norm, [x, residual], bank, batch.slots),
         *(batch.negative, weight, bias if has_bias else None, 1e-5, is_layer_norm),
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bank_is_fp32", [True, False])
+@pytest.mark.parametrize("has_pairs", [True, False])
+def test_shapes_of_whole_vectors(dtype: torch.dtype, bank_is_fp32: bool, has_pairs: bool) -> None:
+    """What models have: everything aligned, and the bank in fp32 or in the activations' dtype."""
+    bank_dtype = torch.float32 if bank_is_fp32 else dtype
+    batch = make_batch(0, 9, 4, has_pairs, dtype, bank_dtype, padding=0)
+    chosen = (batch.slots, batch.negative)
+    heads, head_size, width = 3, 32, 128
+    bank, wide_bank = batch.bank(width), batch.bank(2 * width)
+    check(batch, "gather_scale", gather_scale, [batch.values(9, width)], bank, *chosen)
+    check(batch, "gather_scale", gather_scale, [batch.values(9, 2, width)], bank, *chosen)
+    for activation in (0, 1, 2):
+        x = [batch.values(9, 2 * width)]
+        check(batch, "scale_act_mul", scale_act_mul, x, wide_bank, *chosen, activation)
+    for activation in (1, 2):
+        x = [batch.values(9, width)]
+        check(batch, "scale_gelu", scale_gelu, x, bank, *chosen, activation)
+    for is_neox in (True, False):
+        for rotary_dim in (32, 16):
+            angles = torch.randn(9, rotary_dim // 2, generator=batch.generator)
+            cos_sin = torch.cat((angles.cos(), angles.sin()), 1).to(DEVICE, dtype)
+            rope = (torch.arange(9, device=DEVICE).flip(0), cos_sin, heads, head_size, is_neox)
+            check(batch, "scale_rope", scale_rope, [batch.values(9, width)], bank, *chosen, *rope)
+    for is_layer_norm in (True, False):
+        x = [batch.values(9, width), batch.values(9, width)]
+        norm = (batch.values(1, width)[0], batch.values(1, width)[0], 1e-5, is_layer_norm)
+        check(batch, "scale_add_norm", scale_add_norm, x, bank, *chosen, *norm)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -4,6 +4,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -50,22 +51,13 @@ class Block {
     }
   }
 
-  void run() {
-    unsigned num_left = static_cast<unsigned>(contexts_.size());
-    while (num_left > 0) {
+  // A warp runs until all its threads wait for other warps, so that one which lacks a barrier gets as
+  // far ahead as it can. Every other block takes its warps in reverse, to put others ahead.
+  void run(bool in_reverse) {
+    const unsigned num_warps = static_cast<unsigned>(warps_.size());
+    while (num_done_ < contexts_.size()) {
       const unsigned before = progress_;
-      for (unsigned thread = 0; thread < contexts_.size(); ++thread) {
-        if (is_done_[thread]) continue;
-        thread_ = thread;
-        threadIdx = dim3(thread);
-        has_finished_ = true;
-        swapcontext(&scheduler_, &contexts_[thread]);
-        if (!has_finished_) continue;
-        is_done_[thread] = true;
-        --num_left;
-        leave(all_);
-        leave(warps_[thread / kWarp].barrier);
-      }
+      for (unsigned i = 0; i < num_warps; ++i) run_warp(in_reverse ? num_warps - 1 - i : i);
       if (progress_ == before) fail("the threads of a block wait for each other for ever");
     }
   }
@@ -88,6 +80,28 @@ class Block {
     Barrier barrier;
     float values[kWarp] = {};
   };
+
+  void run_warp(unsigned warp) {
+    const unsigned end = std::min((warp + 1) * kWarp, static_cast<unsigned>(contexts_.size()));
+    for (unsigned before = progress_ - 1; before != progress_;) {
+      before = progress_;
+      for (unsigned thread = warp * kWarp; thread < end; ++thread) {
+        if (!is_done_[thread]) resume(thread);
+      }
+    }
+  }
+
+  void resume(unsigned thread) {
+    thread_ = thread;
+    threadIdx = dim3(thread);
+    has_finished_ = true;
+    swapcontext(&scheduler_, &contexts_[thread]);
+    if (!has_finished_) return;
+    is_done_[thread] = true;
+    ++num_done_;
+    leave(all_);
+    leave(warps_[thread / kWarp].barrier);
+  }
 
   void wait(Barrier& barrier) {
     const unsigned thread = thread_, generation = barrier.generation;
@@ -118,7 +132,7 @@ class Block {
   std::vector<bool> is_done_;
   std::vector<Warp> warps_;
   Barrier all_;
-  unsigned thread_ = 0, progress_ = 0;
+  unsigned thread_ = 0, progress_ = 0, num_done_ = 0;
   bool has_finished_ = false;
 };
 
@@ -133,7 +147,7 @@ void run_grid(dim3 grid, unsigned num_threads, const Run& run) {
       blockIdx = dim3(x, y);
       Block one(num_threads, [] { (*current)(); });
       block = &one;
-      one.run();
+      one.run((x + y) % 2 == 1);
     }
   }
   block = nullptr;
