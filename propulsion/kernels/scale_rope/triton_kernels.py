@@ -113,13 +113,13 @@ def _rope_kernel(  # type: ignore[no-untyped-def]
     part = tl.program_id(1)
     source, target = qkv + token * stride, out + token * out_stride
     if part >= heads:
-        columns = heads * head_size + (part - heads) * VALUE_BLOCK + tl.arange(0, VALUE_BLOCK)
-        mask = columns < width
-        value = tl.load(source + columns, mask=mask, other=0.0).to(tl.float32)
-        value = scaled(
-            value, bank, bank_stride, num_rows, slots, negative_slots, token, columns, mask, IS_PAIR
+        of_v = heads * head_size + (part - heads) * VALUE_BLOCK + tl.arange(0, VALUE_BLOCK)
+        in_v = of_v < width
+        v = tl.load(source + of_v, mask=in_v, other=0.0).to(tl.float32)
+        v = scaled(
+            v, bank, bank_stride, num_rows, slots, negative_slots, token, of_v, in_v, IS_PAIR
         )
-        tl.store(target + columns, value.to(out.dtype.element_ty), mask=mask)
+        tl.store(target + of_v, v.to(out.dtype.element_ty), mask=in_v)
     else:
         half = rotary_dim // 2
         index = tl.arange(0, HALF)
@@ -140,22 +140,12 @@ def _rope_kernel(  # type: ignore[no-untyped-def]
         b = scaled(
             b, bank, bank_stride, num_rows, slots, negative_slots, token, of_b, mask, IS_PAIR
         )
-        of_rest = tl.arange(0, REST)
-        in_rest = of_rest < head_size - rotary_dim
-        of_rest += first + rotary_dim
-        rest = tl.load(source + of_rest, mask=in_rest, other=0.0).to(tl.float32)
-        rest = scaled(
-            rest,
-            bank,
-            bank_stride,
-            num_rows,
-            slots,
-            negative_slots,
-            token,
-            of_rest,
-            in_rest,
-            IS_PAIR,
+        of_c = first + rotary_dim + tl.arange(0, REST)
+        in_c = of_c < first + head_size
+        c = tl.load(source + of_c, mask=in_c, other=0.0).to(tl.float32)
+        c = scaled(
+            c, bank, bank_stride, num_rows, slots, negative_slots, token, of_c, in_c, IS_PAIR
         )
         tl.store(target + of_a, (a * cosine - b * sine).to(out.dtype.element_ty), mask=mask)
         tl.store(target + of_b, (b * cosine + a * sine).to(out.dtype.element_ty), mask=mask)
-        tl.store(target + of_rest, rest.to(out.dtype.element_ty), mask=in_rest)
+        tl.store(target + of_c, c.to(out.dtype.element_ty), mask=in_c)

@@ -192,13 +192,32 @@ def test_scale_rope(
     is_layer_norm=st.booleans(),
 )
 def test_scale_add_norm(batch: Batch, width: int, has_bias: bool, is_layer_norm: bool) -> None:
+    check_norm(batch, width, has_bias, is_layer_norm)
+
+
+def check_norm(batch: Batch, width: int, has_bias: bool, is_layer_norm: bool) -> None:
+    """As `check`; but the norm must be that of the residual that came out.
+
+    A step of rounding in the residual may become many in the norm, where values lie close together.
+    """
     x, residual = (batch.values(batch.num_tokens, width) for _ in range(2))
-    bank = batch.bank(width)
     weight, bias = (batch.values(1, width)[0] for _ in range(2))
-    check(
-        *(batch, "scale_add_norm", scale_add_norm, [x, residual], bank, batch.slots),
-        *(batch.negative, weight, bias if has_bias else None, 1e-5, is_layer_norm),
-    )
+    norm = (weight, bias if has_bias else None, 1e-5, is_layer_norm)
+    arguments = (batch.bank(width), batch.slots, batch.negative, *norm)
+    before = x.clone(), residual.clone()
+    _, wanted = scale_add_norm.scale_add_norm(x, residual, *arguments)
+    for in_place in (False, True):
+        if in_place:
+            OPS.scale_add_norm_(x, residual, *arguments)
+            normed, total = x, residual
+        else:
+            normed, total = OPS.scale_add_norm(x, residual, *arguments)
+            assert torch.equal(x, before[0])
+            assert torch.equal(residual, before[1])
+        close(total, wanted)
+        none = torch.zeros_like(total)
+        close(normed, scale_add_norm.scale_add_norm(none, total, *arguments)[0])
+    batch.check_guards()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -206,6 +225,8 @@ def test_scale_add_norm(batch: Batch, width: int, has_bias: bool, is_layer_norm:
 @pytest.mark.parametrize("has_pairs", [True, False])
 def test_shapes_of_whole_vectors(dtype: torch.dtype, bank_is_fp32: bool, has_pairs: bool) -> None:
     """What models have: everything aligned, and the bank in fp32 or in the activations' dtype."""
+    if IMPLEMENTATION == "triton" and (dtype != torch.bfloat16 or not bank_is_fp32):
+        pytest.skip("Triton has the same code for all dtypes, and its interpreter is slow")
     bank_dtype = torch.float32 if bank_is_fp32 else dtype
     batch = make_batch(0, 9, 4, has_pairs, dtype, bank_dtype, padding=0)
     chosen = (batch.slots, batch.negative)
@@ -226,23 +247,14 @@ def test_shapes_of_whole_vectors(dtype: torch.dtype, bank_is_fp32: bool, has_pai
             rope = (torch.arange(9, device=DEVICE).flip(0), cos_sin, heads, head_size, is_neox)
             check(batch, "scale_rope", scale_rope, [batch.values(9, width)], bank, *chosen, *rope)
     for is_layer_norm in (True, False):
-        x = [batch.values(9, width), batch.values(9, width)]
-        norm = (batch.values(1, width)[0], batch.values(1, width)[0], 1e-5, is_layer_norm)
-        check(batch, "scale_add_norm", scale_add_norm, x, bank, *chosen, *norm)
+        check_norm(batch, width, True, is_layer_norm)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [8192 + 8, 16384 + 8])
 def test_rows_that_no_block_can_keep_are_normed(dtype: torch.dtype, width: int) -> None:
-    x, residual = (torch.randn(2, width, device=DEVICE).to(dtype) for _ in range(2))
-    weight, bank = torch.ones(width, device=DEVICE, dtype=dtype), torch.zeros(2, width)
-    bank[1] = 0.1
-    slots = torch.tensor([1, 0], dtype=torch.int32, device=DEVICE)
-    arguments = (x, residual, bank.to(DEVICE), slots, None, weight, None, 1e-5, True)
-    for got, wanted in zip(
-        OPS.scale_add_norm(*arguments), scale_add_norm.scale_add_norm(*arguments), strict=True
-    ):
-        close(got, wanted)
+    batch = make_batch(0, 2, 2, False, dtype, torch.float32, padding=0)
+    check_norm(batch, width, False, is_layer_norm=True)
 
 
 @few
