@@ -58,3 +58,33 @@ def test_training_run_meant_for_a_gpu(tmp_path: Path) -> None:
     first = {method: losses[0] for method, losses in result["losses"].items()}
     assert first["propulsion"] == pytest.approx(first["lora"], abs=0.05)
     assert first["propulsion_mixed"] == pytest.approx(first["propulsion"], abs=0.05)
+
+
+def test_kernels(tmp_path: Path) -> None:
+    small = ("--tokens", "5", "--width", "512", "--slots", "3", "--rounds", "2", "--repeats", "1")
+    result = run("benchmarks.kernels", tmp_path / "result.json", *small)
+    assert result["cpu_speedup"] > 0
+    assert len(result["kernels"]) == 12
+    assert result["largest_difference"] < 1e-5
+
+
+def test_what_wants_a_gpu_runs_without_one_untimed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path)),
+            *("--device", "cpu", "--tiny"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert all(row["is_right"] for row in result["correctness"])
+    assert result["fused_difference"] < 0.05
+    assert {row["seconds"] for row in result["decoding"]} == {"not measured"}
+    assert {row["bytes_per_second"] for row in result["bandwidth"]} == {"not measured"}
+    assert len({row["variant"] for row in result["decoding"]}) == 7
+    assert {goal["is_met"] for goal in result["goals"]} == {None}
+    assert "not measured" in (tmp_path / "gpu.md").read_text()

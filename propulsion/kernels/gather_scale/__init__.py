@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from propulsion.kernels.compiler import load_kernel
-from propulsion.kernels.gather_scale import reference
+from propulsion.kernels.gather_scale.operator import KERNEL
 
-_CPU_SOURCE = Path(__file__).with_name("cpu.cpp")
+__all__ = ["KERNEL", "gather_scale", "gather_scale_"]
 
 
 def gather_scale_(
@@ -20,20 +17,22 @@ def gather_scale_(
 ) -> torch.Tensor:
     """Scale, in place, a batch in which every token names its own adapter.
 
-    On a CPU by a C++ operator where it could be compiled (`native_on_cpu`), else in torch.
-
     Args:
-        x: activations, shape (num_tokens, d_out) or (num_tokens, heads, d_out), any float dtype.
-        bank: s - 1 of every slot, shape (num_slots, d_out), float dtype; row 0 is zeros, the base.
-        slots: row of `bank` for each token, shape (num_tokens,), int32.
+        x: activations, shape (num_tokens, d_out) or (num_tokens, heads, d_out), fp32, bf16 or fp16,
+            the last dimension contiguous.
+        bank: s - 1 of every slot, shape (num_slots, d_out), fp32, bf16 or fp16; a view of a wider
+            bank is read where it lies. Row 0 is zeros, the base.
+        slots: row of `bank` for each token, shape (num_tokens,), int32; 0 or below is the base.
         negative_slots: where given, the row for a token's negative values, shape (num_tokens,),
-            int32: adapters pooled by max or min have two scales (design.md section 2).
+            int32: adapters pooled by max or min have two scales.
 
     Returns:
         `x`; arithmetic in fp32, rounded once.
+
+    Raises:
+        RuntimeError: shapes or dtypes do not fit, or, on a CPU, a slot is not in the bank. On a GPU
+            nothing can be raised for a slot: one beyond the bank is the base.
     """
-    if torch.compiler.is_compiling() or x.is_cuda or not native_on_cpu():
-        return reference.gather_scale_(x, bank, slots, negative_slots)
     torch.ops.propulsion.gather_scale_(x, bank, slots, negative_slots)
     return x
 
@@ -44,10 +43,6 @@ def gather_scale(
     slots: torch.Tensor,
     negative_slots: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`gather_scale_` on a copy of `x`."""
-    return gather_scale_(x.clone(), bank, slots, negative_slots)
-
-
-def native_on_cpu() -> bool:
-    """Whether the C++ operator is there; compiles it on the first call (seconds, once)."""
-    return load_kernel(_CPU_SOURCE)
+    """`gather_scale_` into a new tensor: one read of `x`, one write of the result."""
+    result: torch.Tensor = torch.ops.propulsion.gather_scale(x, bank, slots, negative_slots)
+    return result

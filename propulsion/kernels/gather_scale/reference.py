@@ -1,8 +1,10 @@
-"""Each token's own scale, in torch: what every kernel of this folder must equal."""
+"""Each token's own scale, in torch: what every implementation in this folder must equal."""
 
 from __future__ import annotations
 
 import torch
+
+from propulsion.kernels.scaling import factor
 
 
 def gather_scale_(
@@ -10,14 +12,17 @@ def gather_scale_(
     bank: torch.Tensor,
     slots: torch.Tensor,
     negative_slots: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> None:
     """See `propulsion.kernels.gather_scale.gather_scale_`."""
-    factor = _factor(x, bank, slots)
-    if negative_slots is not None:
-        factor = torch.where(x < 0, _factor(x, bank, negative_slots), factor)
-    return x.mul_(factor)
+    x.mul_(factor(x, bank, slots, negative_slots))
 
 
-def _factor(x: torch.Tensor, bank: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    factor = 1.0 + bank.index_select(0, slots).float()
-    return factor if x.ndim == 2 else factor[:, None]
+def gather_scale(
+    x: torch.Tensor,
+    bank: torch.Tensor,
+    slots: torch.Tensor,
+    negative_slots: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See `propulsion.kernels.gather_scale.gather_scale`."""
+    out = torch.empty_like(x)
+    return torch.mul(x, factor(x, bank, slots, negative_slots), out=out)

@@ -1,15 +1,16 @@
-"""The differentiable operation: Triton on CUDA, torch elsewhere; it saves V or its result."""
+"""The differentiable operation, by the best kernels there are; it saves V or its result."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from propulsion.kernels.scale_by_slot import reference
+from propulsion.kernels.scale_by_slot import reference, tiled
+from propulsion.kernels.scale_by_slot.operator import KERNEL
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def scale_by_slot(
@@ -54,7 +55,7 @@ class _ScaleBySlot(torch.autograd.Function):
         slots: torch.Tensor | None,
         saves_result: bool,
     ) -> torch.Tensor:
-        result: torch.Tensor = _kernels(values).scale(values, scales, slots)
+        result: torch.Tensor = _kernels(values, scales).scale(values, scales, slots)
         return result
 
     @staticmethod
@@ -67,7 +68,7 @@ class _ScaleBySlot(torch.autograd.Function):
         ctx: Any, *grads: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         saved, scales, slots = ctx.saved_tensors
-        grad_values, grad_scales = _kernels(saved).scale_backward(
+        grad_values, grad_scales = _kernels(saved, grads[0], scales).scale_backward(
             grads[0], saved, scales, slots, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         )
         if ctx.saves_result and grad_scales is not None:
@@ -76,14 +77,14 @@ class _ScaleBySlot(torch.autograd.Function):
         return grad_values, grad_scales, None, None
 
 
-def _kernels(values: torch.Tensor) -> ModuleType:
-    return _triton_kernels() or reference if values.is_cuda else reference
+def _kernels(*tensors: torch.Tensor) -> ModuleType:
+    """The kernels of a GPU; torch elsewhere, for other dtypes, and under `torch.func.vmap`.
 
-
-@cache
-def _triton_kernels() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from propulsion.kernels.scale_by_slot import triton_kernels
-
-    return triton_kernels
+    On a CPU torch's own is as fast: it reads V twice, out of the cache.
+    """
+    if not tensors[0].is_cuda or any(
+        tensor.dtype not in _DTYPES or torch._C._functorch.is_batchedtensor(tensor)
+        for tensor in tensors
+    ):
+        return reference
+    return reference if KERNEL.backend("cuda").name == "torch" else tiled

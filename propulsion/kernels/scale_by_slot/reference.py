@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from propulsion.kernels.scale_by_slot.tiles import TILE_ROWS
+
 
 def scale(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
     """`scale_by_slot` without a gradient of its own."""
@@ -31,6 +33,57 @@ def scale_backward(
             sums = torch.stack((_sum_groups(products - below, slots), _sum_groups(below, slots)), 1)
         grad_scales = sums if slots is None else _sum_slots(sums, slots, scales)
     return grad_values, grad_scales
+
+
+def scale_backward_by_tiles(
+    grad: torch.Tensor,
+    values: torch.Tensor,
+    scales: torch.Tensor,
+    tile_slot: torch.Tensor | None,
+    tile_start: torch.Tensor | None,
+    tile_end: torch.Tensor | None,
+    groups: torch.Tensor | None,
+    num_tiles: int,
+    needs_values: bool,
+    needs_scales: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the backward kernels compute: `scale_backward` before the sum over a slot's tiles.
+
+    Args:
+        grad: of the result, shape (num_rows, d), dtype of V.
+        values: V, shape (num_rows, d).
+        scales: shape (num_slots, 1 or 2, d), fp32.
+        tile_slot: `Tiles.slot`; None with one slot, whose tiles are then in the order of the rows.
+        tile_start: `Tiles.start`.
+        tile_end: `Tiles.end`.
+        groups: `Tiles.groups`.
+        num_tiles: number of tiles.
+        needs_values: else the first result has no rows.
+        needs_scales: else the second result has no tiles.
+
+    Returns:
+        Gradient of V, and sums of g ⊙ V for each tile, (num_tiles, 1 or 2, d), fp32.
+    """
+    num_rows, width = values.shape
+    grad_values = values.new_empty(num_rows if needs_values else 0, width)
+    partial = scales.new_empty(num_tiles if needs_scales else 0, *scales.shape[1:])
+    rows_per_group = num_rows if groups is None else num_rows // groups.shape[0]
+    for tile in range(num_tiles):
+        start, end, of_tile = tile * TILE_ROWS, num_rows, scales[:1]
+        if tile_slot is not None and tile_start is not None and tile_end is not None:
+            start, end = int(tile_start[tile]), int(tile_end[tile])
+            of_tile = scales[tile_slot[tile]][None]
+        rows = torch.arange(start, min(start + TILE_ROWS, end), device=values.device)
+        if groups is not None:
+            rows = groups[rows // rows_per_group] * rows_per_group + rows % rows_per_group
+        of_values, of_scales = scale_backward(
+            grad[rows], values[rows], of_tile, None, needs_values, needs_scales
+        )
+        if of_values is not None:
+            grad_values[rows] = of_values
+        if of_scales is not None:
+            partial[tile] = of_scales[0]
+    return grad_values, partial
 
 
 def _factor(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:

@@ -6,21 +6,22 @@ import torch
 import triton
 import triton.language as tl
 
-from propulsion.kernels.scale_by_slot.tiles import TILE_ROWS, tiles_by_slot
+from propulsion.kernels.scale_by_slot.tiles import TILE_ROWS
 
 BLOCK_ROWS = 16
 BLOCK_COLUMNS = 256
 
 
-def scale(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
-    """As `reference.scale`, on tensors of one CUDA device."""
-    flat = values.reshape(-1, values.shape[-1])
-    result = torch.empty(values.shape, dtype=values.dtype, device=values.device)
-    num_rows, width = flat.shape
-    if flat.numel():
+def scale_by_slot(
+    values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None
+) -> torch.Tensor:
+    """The operator `scale_by_slot`."""
+    result = torch.empty_like(values)
+    num_rows, width = values.shape
+    if values.numel():
         _scale_kernel[triton.cdiv(num_rows, BLOCK_ROWS), triton.cdiv(width, BLOCK_COLUMNS)](
-            flat,
-            scales.contiguous(),
+            values,
+            scales,
             slots,
             result,
             num_rows,
@@ -34,57 +35,49 @@ def scale(values: torch.Tensor, scales: torch.Tensor, slots: torch.Tensor | None
     return result
 
 
-def scale_backward(
+def scale_by_slot_tiles(
     grad: torch.Tensor,
     values: torch.Tensor,
     scales: torch.Tensor,
-    slots: torch.Tensor | None,
-    needs_values: bool = True,
-    needs_scales: bool = True,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """As `reference.scale_backward`, in one pass; the order of its sums is always the same."""
-    flat = values.reshape(-1, values.shape[-1])
-    num_rows, width = flat.shape
-    if not flat.numel():
-        return torch.empty_like(values), torch.zeros_like(scales)
-    tiles = None
-    num_tiles = triton.cdiv(num_rows, TILE_ROWS)
-    if slots is not None:
-        tiles = tiles_by_slot(num_rows, slots, scales.shape[0])
-        num_tiles = tiles.slot.shape[0]
-    grad_values = None
-    if needs_values:
-        grad_values = torch.empty(values.shape, dtype=values.dtype, device=values.device)
-    partial = scales.new_zeros(num_tiles, *scales.shape[1:]) if needs_scales else None
-    _backward_kernel[num_tiles, triton.cdiv(width, BLOCK_COLUMNS)](
-        grad.reshape(flat.shape),
-        flat,
-        scales.contiguous(),
-        grad_values,
-        partial,
-        tiles and tiles.slot,
-        tiles and tiles.start,
-        tiles and tiles.end,
-        tiles and tiles.groups,
-        num_rows,
-        width,
-        _rows_per_group(num_rows, slots),
-        HAS_SLOTS=tiles is not None,
-        IS_PAIR=scales.shape[1] == 2,
-        NEEDS_VALUES=needs_values,
-        NEEDS_SCALES=needs_scales,
-        TILE_ROWS=TILE_ROWS,
-        BLOCK_ROWS=BLOCK_ROWS,
-        BLOCK_COLUMNS=BLOCK_COLUMNS,
-    )
-    grad_scales = None
-    if partial is not None:
-        grad_scales = partial.sum(0, keepdim=True) if tiles is None else tiles.sum_by_slot(partial)
-    return grad_values, grad_scales
+    tile_slot: torch.Tensor | None,
+    tile_start: torch.Tensor | None,
+    tile_end: torch.Tensor | None,
+    groups: torch.Tensor | None,
+    num_tiles: int,
+    needs_values: bool,
+    needs_scales: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator `scale_by_slot_tiles`."""
+    num_rows, width = values.shape
+    grad_values = values.new_empty(num_rows if needs_values else 0, width)
+    partial = scales.new_empty(num_tiles if needs_scales else 0, *scales.shape[1:])
+    if num_tiles and width:
+        _backward_kernel[num_tiles, triton.cdiv(width, BLOCK_COLUMNS)](
+            grad,
+            values,
+            scales,
+            grad_values if needs_values else None,
+            partial if needs_scales else None,
+            tile_slot,
+            tile_start,
+            tile_end,
+            groups,
+            num_rows,
+            width,
+            _rows_per_group(num_rows, groups),
+            HAS_SLOTS=tile_slot is not None,
+            IS_PAIR=scales.shape[1] == 2,
+            NEEDS_VALUES=needs_values,
+            NEEDS_SCALES=needs_scales,
+            TILE_ROWS=TILE_ROWS,
+            BLOCK_ROWS=BLOCK_ROWS,
+            BLOCK_COLUMNS=BLOCK_COLUMNS,
+        )
+    return grad_values, partial
 
 
-def _rows_per_group(num_rows: int, slots: torch.Tensor | None) -> int:
-    return num_rows if slots is None else num_rows // slots.shape[0]
+def _rows_per_group(num_rows: int, groups: torch.Tensor | None) -> int:
+    return num_rows if groups is None else num_rows // groups.shape[0]
 
 
 @triton.jit  # type: ignore[untyped-decorator]

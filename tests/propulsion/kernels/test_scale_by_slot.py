@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -162,17 +157,3 @@ def test_tiles_cover_every_row_of_a_slot_once(slots: list[int], rows_per_group: 
         wanted = [r for r in range(num_rows) if slots[r // rows_per_group] == slot]
         assert sorted(rows) == wanted
     assert tiles.tiles_per_slot.sum() == len(tiles.slot)
-
-
-@pytest.mark.slow
-def test_triton_kernels_in_the_interpreter() -> None:
-    """In a process of its own: Triton decides on import whether it interprets."""
-    pytest.importorskip("triton")
-    cases = Path(__file__).with_name("triton_cases.py")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr

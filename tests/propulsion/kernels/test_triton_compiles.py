@@ -59,3 +59,40 @@ def test_kernels_compile(arch: int, has_slots: bool, is_pair: bool) -> None:
         arch,
     )
     assert "cubin" in kernel.asm
+
+
+POINTERS = {
+    **dict.fromkeys(("x", "out", "residual", "residual_out", "qkv", "weight", "cos_sin"), "*bf16"),
+    "bank": "*fp32",
+    "slots": "*i32",
+    "positions": "*i64",
+    "epsilon": "fp32",
+}
+
+
+@pytest.mark.parametrize("arch", [CAPABILITIES[0], CAPABILITIES[-1]])
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_serving_kernels_compile(arch: int, is_pair: bool) -> None:
+    from propulsion.kernels.scale_act_mul.triton_kernels import _act_mul_kernel
+    from propulsion.kernels.scale_add_norm.triton_kernels import _norm_kernel
+    from propulsion.kernels.scale_rope.triton_kernels import _rope_kernel
+    from propulsion.kernels.triton_rows import _rows_kernel
+
+    norm = {"HAS_BIAS": False, "bias": None, "BLOCK": 4096}
+    rope = {"HALF": 64, "REST": 1, "VALUE_BLOCK": 1024}
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        *((_rows_kernel, {"ACTIVATION": activation, "BLOCK": 1024}) for activation in (-1, 1, 2)),
+        (_act_mul_kernel, {"ACTIVATION": 0, "BLOCK": 1024}),
+        *((_rope_kernel, {"IS_NEOX": is_neox, **rope}) for is_neox in (True, False)),
+        *((_norm_kernel, {"IS_LAYER_NORM": is_layer, **norm}) for is_layer in (True, False)),
+    ]
+    for kernel, constants in cases:
+        constants = {**constants, "IS_PAIR": is_pair}
+        signature = {name: POINTERS.get(name, "i32") for name in kernel.arg_names}
+        if is_pair:
+            signature["negative_slots"] = "*i32"
+        else:
+            constants["negative_slots"] = None
+        for name in constants:
+            del signature[name]
+        assert "cubin" in compiled(kernel, signature, constants, arch).asm
