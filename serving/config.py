@@ -63,6 +63,11 @@ class ServeConfig(SecurityConfig, ObservabilityConfig):
     bank_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="How the bank holds scales; arithmetic is in float32 always."
     )
+    fusion: bool = Field(
+        True,
+        description="Whether activations scale what they are given in their own pass, or every "
+        "layer is scaled in a pass after it.",
+    )
     preload: tuple[str, ...] = Field(
         (), description="Adapter to load and pin before the first request; repeatable."
     )

@@ -30,6 +30,7 @@ def engine_options(
     scaled_kinds: Sequence[str] = KINDS,
     scaled_modules: Sequence[str] = (),
     bank_dtype: str = "float32",
+    fusion: bool = True,
     dtype: str = "auto",
     **vllm_options: Any,
 ) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def engine_options(
         scaled_modules: if given, the only modules that adapters may scale, by the ends of their
             names; fewer make smaller bank rows.
         bank_dtype: how the bank holds s - 1: float32, bfloat16 or float16.
+        fusion: whether activations scale what they are given in their own pass; else every layer
+            is scaled in a pass after it.
         dtype: the base model's activations; scales are applied in float32 whatever it is.
         vllm_options: any other engine argument of vLLM, passed on.
 
@@ -68,6 +71,7 @@ def engine_options(
             kinds=tuple(scaled_kinds),
             modules=tuple(scaled_modules),
             bank_dtype=bank_dtype,
+            fusion=fusion,
             max_lora_adapters=max_lora_adapters,
             max_head_labels=max_head_labels,
         )

@@ -42,6 +42,9 @@ class PluginConfig(BaseModel):
     max_head_labels: int = Field(
         16, ge=1, description="Most labels of an adapter's own head, if the engine classifies."
     )
+    fusion: bool = Field(
+        True, description="Scale in the passes that the model makes anyway, where there are any."
+    )
 
 
 def plugin_config(vllm_config: Any) -> PluginConfig:

@@ -158,6 +158,7 @@ def vllm_arguments(config: ServeConfig) -> Namespace:
         scaled_kinds=config.scaled_kinds,
         scaled_modules=config.scaled_modules,
         bank_dtype=config.bank_dtype,
+        fusion=config.fusion,
         dtype=config.dtype,
         enforce_eager=vllm_compat.current_platform.is_cpu() if eager is None else eager,
         served_model_name=[config.model_name],

@@ -15,13 +15,14 @@ from propulsion.errors import ConfigError
 from serving import vllm_compat
 from serving.plugin import plugin_config
 from serving.worker.bank import Bank
+from serving.worker.fusion import Activation, find_activations
 from serving.worker.heads import Heads
 from serving.worker.hooks import LayerScale, attach
 from serving.worker.lora import LoraAdapters
 from serving.worker.rows import AdapterRows, RowLayout
 from serving.worker.slots import SlotTable
 from serving.worker.source import is_lora, served_scales
-from serving.worker.targets import find_layers
+from serving.worker.targets import ScaledLayer, find_layers
 
 BASE_ID = 0
 BASE_SLOT = 0
@@ -74,6 +75,10 @@ class WorkerAdapters:
 
     def create_lora_manager(self, model: nn.Module, vllm_config: Any) -> nn.Module:
         """Allocate the bank for `model`, attach it to the layers and return the same model."""
+        activations = {}
+        if self._config.fusion:
+            dtype = vllm_config.model_config.dtype
+            activations = find_activations(model, dtype, self._device)
         if self._lora is not None:
             model = self._lora.wrap(model)
         layers = find_layers(
@@ -97,18 +102,24 @@ class WorkerAdapters:
         self._heads = Heads(
             model, vllm_config, self._slots.num_slots, self._config.max_head_labels, self._device
         )
-        captured = vllm_compat.is_captured(vllm_config)
+        self._captured = vllm_compat.is_captured(vllm_config)
         # A captured graph reads the second index of every token for ever, or never.
-        self._bank.has_pairs = captured
-        self._scales = [attach(layer, self._bank, captured=captured) for layer in layers]
+        self._bank.has_pairs = self._captured
+        self._scales = [self._attach(layer, activations.get(layer.name)) for layer in layers]
         elsewhere = [
             name
             for name, module in model.named_modules()
             if isinstance(module, vllm_compat.PPMissingLayer)
         ]
-        self._captured = captured
         self._layout = RowLayout(layers, self._bank, elsewhere, vllm_compat.module_renamer(model))
         return model
+
+    def _attach(self, layer: ScaledLayer, activation: Activation | None) -> LayerScale:
+        if activation is None:
+            return attach(layer, self._bank, captured=self._captured)
+        scale = LayerScale(layer, self._bank)
+        activation.scale_by(scale, captured=self._captured)
+        return scale
 
     def add_adapter(self, request: Any) -> bool:
         """Read an adapter to the host until it is removed, and to a slot if one is free for it.

@@ -28,10 +28,13 @@ class LayerScale:
 
     def __call__(self, values: torch.Tensor) -> None:
         """Scale in place the values of all tokens of the batch, (num_tokens, …, width)."""
-        num_tokens = values.shape[0]
+        gather_scale_(values, *self.operands(values.shape[0]))
+
+    def operands(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What kernels of `propulsion.kernels` take of a batch: bank, slots, negative slots."""
         bank = self._bank
         negative = bank.negative_slots[:num_tokens] if bank.has_pairs else None
-        gather_scale_(values, self.rows, bank.token_slots[:num_tokens], negative)
+        return self.rows, bank.token_slots[:num_tokens], negative
 
 
 def attach(layer: ScaledLayer, bank: Bank, *, captured: bool) -> LayerScale:

@@ -43,7 +43,9 @@ class Bench:
             lora_config=SimpleNamespace(max_loras=MAX_LORAS, max_cpu_loras=8),
             scheduler_config=SimpleNamespace(max_num_batched_tokens=16, max_num_seqs=1),
             model_config=SimpleNamespace(
-                hf_text_config=SimpleNamespace(to_dict=dict), runner_type="generate"
+                hf_text_config=SimpleNamespace(to_dict=dict),
+                runner_type="generate",
+                dtype=torch.float32,
             ),
             compilation_config=SimpleNamespace(mode=0, cudagraph_mode=0),
             additional_config={"propulsion": {"enabled": True}},
