@@ -2,17 +2,18 @@
 
     python -m benchmarks.serving --json runs/bench/serving.json
 
-The base is a LLaMA with random weights (8 layers of hidden 1024 unless `--base` is given). Three
+The base is a LLaMA with random weights (8 layers of hidden 1024 unless `--base` is given). Four
 engines run in processes of their own and take turns, so that each round measures all side by side:
-vLLM without adapters, vLLM with our plug-in, vLLM with its own LoRA. Every adapter acts on all
-linear layers.
+vLLM without adapters, with our plug-in, with our plug-in and no fusion, with its own LoRA. Every
+adapter acts on all linear layers.
 
 Fields of the JSON: tokens per second, medians over the rounds: `base`, `plugin_idle` (plug-in on,
-no adapter used), `plugin_1`, `plugin_64` (each request its own of 64 adapters), `lora_16` (vLLM's
-LoRA of rank 8, 16 adapters), `distinct_5` and `distinct_N` (as many requests as the plug-in has
-slots, over 5 adapters or each its own, all resident). `rounds` holds each round, `ratio` those to
-`base` as median, least and most; `first_token_seconds` p50 and p99 for an adapter the engine never
-saw (`cold`, reading its files included) and right after (`warm`).
+no adapter used), `plugin_1`, `plugin_64` (each request its own of 64 adapters), `unfused_64` (the
+same, every layer scaled in a pass of its own), `lora_16` (vLLM's LoRA of rank 8, 16 adapters),
+`distinct_5` and `distinct_N` (as many requests as the plug-in has slots, over 5 adapters or each
+its own, all resident). `rounds` holds each round, `ratio` those to `base` as median, least and
+most; `first_token_seconds` p50 and p99 for an adapter the engine never saw (`cold`, reading its
+files included) and right after (`warm`).
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def engine_process(pipe: Connection, kind: str, base: str, args: argparse.Namesp
     elif kind == "lora":
         llm = LLM(model=base, enable_lora=True, max_loras=16, max_lora_rank=8, **options)
     else:
-        llm = LLM(**engine_options(base, max_adapters=args.slots, **options))
+        fusion = kind == "plugin"
+        llm = LLM(**engine_options(base, max_adapters=args.slots, fusion=fusion, **options))
 
     def request_of(folder: str | None) -> Any:
         if folder is None:
@@ -148,7 +150,7 @@ def measure(base: Path, args: argparse.Namespace) -> dict[str, Any]:
         loras = [str(f) for f in write_adapters(Path(folder), base, 16, "lora")]
         context = multiprocessing.get_context("spawn")
         pipes: dict[str, Connection] = {}
-        for kind in ("base", "plugin", "lora"):
+        for kind in ("base", "plugin", "unfused", "lora"):
             pipes[kind], theirs = context.Pipe()
             context.Process(
                 target=engine_process, args=(theirs, kind, str(base), args), daemon=True
@@ -165,6 +167,7 @@ def measure(base: Path, args: argparse.Namespace) -> dict[str, Any]:
             "plugin_idle": ("plugin", idle, args.tokens),
             "plugin_1": ("plugin", ours[:1] * args.requests, args.tokens),
             "plugin_64": ("plugin", _spread(ours[:64], args.requests), args.tokens),
+            "unfused_64": ("unfused", _spread(ours[:64], args.requests), args.tokens),
             "lora_16": ("lora", _spread(loras, args.requests), args.tokens),
         }
         first = ask("plugin", "first", ours[: args.cold], 1)
