@@ -1,6 +1,7 @@
 """The CUDA sources build for every GPU we support, without a warning, on a machine without one."""
 
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,20 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(compiler.nvcc() is None, reason="no nvcc"),
 ]
+
+
+def test_aligned_values_move_in_16_bytes(tmp_path: Path) -> None:
+    source = next(path for path in sources("cuda") if path.parent.name == "gather_scale")
+    ptx = tmp_path / "gather_scale.ptx"
+    command = compiler._command(source, ptx, [90], strict=False)
+    start = command.index("-gencode")
+    subprocess.run(
+        [*command[:2], "-std=c++20", "-ptx", "-arch=sm_90", *command[start + 4 :]], check=True
+    )
+    text = ptx.read_text()
+    for access in ("ld.global.v4", "ld.global.nc.v4", "st.global.wb.v4"):
+        assert access in text
+
 
 FAT_BINARY = struct.pack("<I", 0xBA55ED50)
 PTX, MACHINE_CODE = 1, 2
