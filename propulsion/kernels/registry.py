@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from propulsion.errors import ConfigError
 from propulsion.kernels import compiler
 from propulsion.kernels.compiler import BuildError
 
@@ -24,6 +25,8 @@ _LIBRARY: Any = torch.library.Library("propulsion", "FRAGMENT")  # type: ignore[
 
 CHOICE = "PROPULSION_KERNELS"
 """Environment variable: `auto` (default), `triton` (no C++) or `torch` (the references alone)."""
+
+CHOICES = ("auto", "triton", "torch")
 
 DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -71,7 +74,11 @@ class Kernel:
             torch.library.register_fake(f"propulsion::{operator.name}", operator.fake, lib=_LIBRARY)
 
     def backend(self, device_type: str) -> Backend:
-        """What runs on "cpu" or "cuda"; the first call loads it, and may compile it first."""
+        """What runs on "cpu" or "cuda"; the first call loads it, and may compile it first.
+
+        Raises:
+            ConfigError: the environment asks for what there is not.
+        """
         if device_type not in self._backends:
             self._backends[device_type] = self._load(device_type)
         return self._backends[device_type]
@@ -89,6 +96,8 @@ class Kernel:
         if device_type == "cuda" and not torch.cuda.is_available():
             return Backend("torch", "torch sees no NVIDIA GPU")
         choice = os.environ.get(CHOICE, "auto")
+        if choice not in CHOICES:
+            raise ConfigError(f"{CHOICE}={choice!r}: it must be one of {', '.join(CHOICES)}")
         reasons = []
         if choice == "auto":
             try:
