@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +69,7 @@ class Kernel:
         self.operators = operators
         self._folder = folder
         self._backends: dict[str, Backend] = {}
+        self._loading = threading.Lock()
         for operator in operators:
             _LIBRARY.define(operator.schema)
             _LIBRARY.impl(operator.name, self._first_call(operator), "CompositeExplicitAutograd")
@@ -79,9 +81,10 @@ class Kernel:
         Raises:
             ConfigError: the environment asks for what there is not.
         """
-        if device_type not in self._backends:
-            self._backends[device_type] = self._load(device_type)
-        return self._backends[device_type]
+        with self._loading:
+            if device_type not in self._backends:
+                self._backends[device_type] = self._load(device_type)
+            return self._backends[device_type]
 
     def use_triton(self, dispatch_key: str) -> None:
         """Register the Triton kernels under a dispatch key."""
