@@ -36,9 +36,7 @@ _INCLUDE = Path(__file__).with_name("include")
 _ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 _CXX_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra")
 _NVCC_FLAGS = ("-O3", "-std=c++20", "-shared", "-cudart", "static", "-Xcompiler", "-fPIC,-Wall")
-_NVCC_STRICT = (
-    *("-Werror", "all-warnings", "-Xptxas", "-Werror,-warn-spills", "-Xcompiler", "-Werror"),
-)
+_NVCC_STRICT = ("-Werror", "all-warnings", "-Xptxas", "-Werror", "-Xcompiler", "-Werror")
 
 
 class BuildError(PropulsionError):
