@@ -15,10 +15,13 @@ from propulsion import kernels
 PARTS = {"qkv": 3, "o": 1, "gate_up": 2, "down": 1}
 
 
-def make_bank(shape: Shape, num_adapters: int, device: str) -> dict[str, list[torch.Tensor]]:
-    """Views of one bank by name and layer, (num_adapters + 1, width) in fp32; row 0 is zeros."""
+def make_bank(
+    shape: Shape, num_adapters: int, device: str, dtype: torch.dtype = torch.float32
+) -> dict[str, list[torch.Tensor]]:
+    """Views of one bank by name and layer, (num_adapters + 1, width); row 0 is zeros."""
     widths = [shape.widths[name] for _ in range(shape.layers) for name in PARTS]
-    bank = torch.empty(num_adapters + 1, sum(widths), device=device).normal_(std=0.05)
+    bank = torch.empty(num_adapters + 1, sum(widths), device=device, dtype=dtype)
+    bank.normal_(std=0.05)
     bank[0] = 0
     columns = iter(bank.split(widths, dim=1))
     views: dict[str, list[torch.Tensor]] = {name: [] for name in PARTS}

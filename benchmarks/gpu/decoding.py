@@ -41,11 +41,14 @@ def measure(
         two bases), each with its quartiles, or "not measured" and why.
     """
     device = decoder.inputs.device.type
-    bank = make_bank(decoder.shape, num_adapters, device)
+    banks = {
+        name: make_bank(decoder.shape, num_adapters, device, dtype)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
     rows = []
     for tokens, context in sizes:
         sized = decoder.resized(tokens, context)
-        steps, missing, notes = _variants(sized, bank, num_adapters)
+        steps, missing, notes = _variants(sized, banks, num_adapters)
         rows += _measure_size(sized, steps, rounds, budget_seconds, notes)
         rows += [_row(sized.shape, name, note=why) for name, why in missing.items()]
         del sized, steps
@@ -56,17 +59,19 @@ def measure(
 
 
 def _variants(
-    decoder: Decoder, bank: dict[str, list[torch.Tensor]], num_adapters: int
+    decoder: Decoder, banks: dict[str, dict[str, list[torch.Tensor]]], num_adapters: int
 ) -> tuple[dict[str, Step], dict[str, str], dict[str, str]]:
     """Steps by name, what could not be made and why, and notes on what was."""
     device, tokens = decoder.inputs.device.type, decoder.shape.tokens
-    one = Fused(slots_of(tokens, 1, device), bank)
-    many = Fused(slots_of(tokens, num_adapters, device), bank)
+    one = Fused(slots_of(tokens, 1, device), banks["fp32"])
+    many = Fused(slots_of(tokens, num_adapters, device), banks["fp32"])
+    narrow = Fused(many.slots, banks["bf16"])
     steps: dict[str, Step] = {
         "base": decoder.step,
         "propulsion unfused": lambda: decoder.step(applied=Unfused(many)),
         "propulsion fused, 1 adapter": lambda: decoder.step(fused=one),
         f"propulsion fused, {num_adapters} adapters": lambda: decoder.step(fused=many),
+        f"propulsion fused, {num_adapters} adapters, bf16 bank": lambda: decoder.step(fused=narrow),
     }
     missing, notes = {}, {}
     if device == "cuda":

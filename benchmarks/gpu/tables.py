@@ -31,7 +31,7 @@ def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
         is_judged = row["tokens"] == 1 or row["tokens"] >= 64
         if row["layers"] == layers and row["phase"] == "decode" and is_fused and is_judged:
             limit = 1.02 if row["tokens"] == 1 else 1.01
-            name = f"a step of {layers} layers at batch {row['tokens']}, fused / base"
+            name = f"a step of {layers} layers at batch {row['tokens']}, {row['variant']} / base"
             rows.append(_goal(name, row["ratio_to_base"], at_most=limit))
     return rows
 

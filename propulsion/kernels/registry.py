@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from propulsion.errors import ConfigError
 from propulsion.kernels import compiler
 from propulsion.kernels.compiler import BuildError
 
@@ -24,6 +26,8 @@ _LIBRARY: Any = torch.library.Library("propulsion", "FRAGMENT")  # type: ignore[
 
 CHOICE = "PROPULSION_KERNELS"
 """Environment variable: `auto` (default), `triton` (no C++) or `torch` (the references alone)."""
+
+CHOICES = ("auto", "triton", "torch")
 
 DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -65,16 +69,22 @@ class Kernel:
         self.operators = operators
         self._folder = folder
         self._backends: dict[str, Backend] = {}
+        self._loading = threading.Lock()
         for operator in operators:
             _LIBRARY.define(operator.schema)
             _LIBRARY.impl(operator.name, self._first_call(operator), "CompositeExplicitAutograd")
             torch.library.register_fake(f"propulsion::{operator.name}", operator.fake, lib=_LIBRARY)
 
     def backend(self, device_type: str) -> Backend:
-        """What runs on "cpu" or "cuda"; the first call loads it, and may compile it first."""
-        if device_type not in self._backends:
-            self._backends[device_type] = self._load(device_type)
-        return self._backends[device_type]
+        """What runs on "cpu" or "cuda"; the first call loads it, and may compile it first.
+
+        Raises:
+            ConfigError: the environment asks for what there is not.
+        """
+        with self._loading:
+            if device_type not in self._backends:
+                self._backends[device_type] = self._load(device_type)
+            return self._backends[device_type]
 
     def use_triton(self, dispatch_key: str) -> None:
         """Register the Triton kernels under a dispatch key."""
@@ -89,6 +99,8 @@ class Kernel:
         if device_type == "cuda" and not torch.cuda.is_available():
             return Backend("torch", "torch sees no NVIDIA GPU")
         choice = os.environ.get(CHOICE, "auto")
+        if choice not in CHOICES:
+            raise ConfigError(f"{CHOICE}={choice!r}: it must be one of {', '.join(CHOICES)}")
         reasons = []
         if choice == "auto":
             try:

@@ -85,6 +85,6 @@ def test_what_wants_a_gpu_runs_without_one_untimed(tmp_path: Path) -> None:
     assert result["fused_difference"] < 0.05
     assert {row["seconds"] for row in result["decoding"]} == {"not measured"}
     assert {row["bytes_per_second"] for row in result["bandwidth"]} == {"not measured"}
-    assert len({row["variant"] for row in result["decoding"]}) == 7
+    assert len({row["variant"] for row in result["decoding"]}) == 8
     assert {goal["is_met"] for goal in result["goals"]} == {None}
     assert "not measured" in (tmp_path / "gpu.md").read_text()

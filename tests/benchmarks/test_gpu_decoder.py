@@ -23,20 +23,21 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 
 def test_the_bases_are_the_same(decoder: Decoder) -> None:
     plain = Plain(rope, act_mul, add_norm)
-    torch.testing.assert_close(decoder.step(plain=plain), decoder.step(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(decoder.step(plain=plain), decoder.step(), rtol=0, atol=1e-4)
 
 
 def test_fused_and_unfused_scales_are_those_of_scaled_weights(decoder: Decoder) -> None:
+    torch.manual_seed(0)
     bank = make_bank(decoder.shape, ADAPTERS, "cpu")
     fused = Fused(slots_of(6, 1, "cpu"), bank)
     by_kernel, by_pass = decoder.step(fused=fused), decoder.step(applied=Unfused(fused))
-    torch.testing.assert_close(by_kernel, by_pass, rtol=0, atol=1e-5)
+    torch.testing.assert_close(by_kernel, by_pass, rtol=0, atol=1e-4)
     base = decoder.step()
     for layer, weights in enumerate(decoder.weights):
         for name, weight in weights.items():
             weight.mul_(1 + bank[name][layer][1][:, None])
-    torch.testing.assert_close(decoder.step(), by_kernel, rtol=0, atol=1e-5)
-    assert not torch.allclose(base, by_kernel, atol=1e-3)
+    torch.testing.assert_close(decoder.step(), by_kernel, rtol=0, atol=1e-4)
+    assert (base - by_kernel).abs().max() > 1e-3
 
 
 def test_tokens_come_in_equal_runs() -> None:

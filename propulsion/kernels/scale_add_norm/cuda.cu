@@ -37,28 +37,34 @@ __global__ void __launch_bounds__(1024)
     float kept[kKept > 0 ? kKept : 1][kN];
 
     // The sums are taken as they are stored, so that the norm is that of the residual to come.
-    const auto add = [&](float (&sums)[kN], int64_t column) {
+    const auto load_sums = [&](float (&sums)[kN], int64_t column) {
       float values[kN];
       load(values, from + column);
       load(sums, residual_from + column);
       scale.apply(values, column);
 #pragma unroll
       for (int i = 0; i < kN; ++i) sums[i] = rounded<X>(sums[i] + values[i]);
-      store(residual_to + column, sums);
     };
     const auto every = [&](auto&& use, bool is_first) {
       if constexpr (kKept > 0) {
+        // All loads come before the first store, which might be to what the next load reads.
+#pragma unroll
+        for (int i = 0; is_first && i < kKept; ++i) {
+          const int64_t column = first + i * step;
+          if (column < shape.width) load_sums(kept[i], column);
+        }
 #pragma unroll
         for (int i = 0; i < kKept; ++i) {
           const int64_t column = first + i * step;
           if (column >= shape.width) continue;
-          if (is_first) add(kept[i], column);
+          if (is_first) store(residual_to + column, kept[i]);
           use(kept[i], column);
         }
       } else {
         for (int64_t column = first; column < shape.width; column += step) {
           if (is_first) {
-            add(kept[0], column);
+            load_sums(kept[0], column);
+            store(residual_to + column, kept[0]);
           } else {
             load(kept[0], residual_to + column);
           }

@@ -68,7 +68,7 @@ class _ScaleBySlot(torch.autograd.Function):
         ctx: Any, *grads: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         saved, scales, slots = ctx.saved_tensors
-        grad_values, grad_scales = _kernels(saved, grads[0], scales).scale_backward(
+        grad_values, grad_scales = _kernels(saved, scales, grads[0]).scale_backward(
             grads[0], saved, scales, slots, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         )
         if ctx.saves_result and grad_scales is not None:
@@ -77,14 +77,15 @@ class _ScaleBySlot(torch.autograd.Function):
         return grad_values, grad_scales, None, None
 
 
-def _kernels(*tensors: torch.Tensor) -> ModuleType:
+def _kernels(values: torch.Tensor, scales: torch.Tensor, *grads: torch.Tensor) -> ModuleType:
     """The kernels of a GPU; torch elsewhere, for other dtypes, and under `torch.func.vmap`.
 
     On a CPU torch's own is as fast: it reads V twice, out of the cache.
     """
-    if not tensors[0].is_cuda or any(
-        tensor.dtype not in _DTYPES or torch._C._functorch.is_batchedtensor(tensor)
-        for tensor in tensors
-    ):
-        return reference
-    return reference if KERNEL.backend("cuda").name == "torch" else tiled
+    is_for_kernels = (
+        values.is_cuda
+        and values.dtype in _DTYPES
+        and scales.dtype == torch.float32
+        and not any(map(torch._C._functorch.is_batchedtensor, (values, scales, *grads)))
+    )
+    return tiled if is_for_kernels and KERNEL.backend("cuda").name != "torch" else reference

@@ -220,6 +220,16 @@ def check_norm(batch: Batch, width: int, has_bias: bool, is_layer_norm: bool) ->
     batch.check_guards()
 
 
+@pytest.mark.skipif(
+    IMPLEMENTATION in ("native", "torch"), reason="an error on a CPU (test_operators.py)"
+)
+def test_a_slot_beyond_the_bank_is_the_base() -> None:
+    x, bank = torch.randn(3, 8, device=DEVICE), torch.rand(4, 8, device=DEVICE)
+    bank[0] = 0
+    slots = torch.tensor([4, 2**31 - 1, -(2**31)], dtype=torch.int32, device=DEVICE)
+    assert torch.equal(OPS.gather_scale(x, bank, slots, None), x)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bank_is_fp32", [True, False])
 @pytest.mark.parametrize("has_pairs", [True, False])

@@ -192,3 +192,14 @@ def test_without_a_compiler_or_by_choice_the_torch_version_runs(
     )
     assert done.stdout.startswith("7.5\ntorch ")
     assert reason in done.stdout
+
+
+def test_a_choice_that_there_is_not_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCALE],
+        env={**os.environ, "PROPULSION_KERNELS": "cuda"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "must be one of auto, triton, torch" in done.stderr

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "propulsion/bindings.h"
 
@@ -95,15 +96,31 @@ __device__ __forceinline__ void load_constant(float (&to)[N], const T* from) {
   for (int i = 0; i < N; ++i) to[i] = to_float(pack.values[i]);
 }
 
+// Two values as the word that holds them, the first in its lower half.
+template <typename T>
+__device__ __forceinline__ unsigned pair_of(float first, float second) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(first, second);
+    return reinterpret_cast<const unsigned&>(pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    return reinterpret_cast<const unsigned&>(pair);
+  }
+}
+
+// As words and by intrinsics: the compiler would cut a plain store into smaller ones in some places.
 template <typename T, int N>
 __device__ __forceinline__ void store(T* to, const float (&from)[N]) {
-  using Pack = Packed<T, N>;
-  Pack pack;
-#pragma unroll
-  for (int i = 0; i < N; ++i) pack.values[i] = from_float<T>(from[i]);
-#pragma unroll
-  for (int i = 0; i < Pack::kWords; ++i) {
-    reinterpret_cast<typename Pack::WordType*>(to)[i] = pack.words[i];
+  if constexpr (N == 1) {
+    *to = from_float<T>(from[0]);
+  } else if constexpr (sizeof(T) == 4) {
+    static_assert(N == 4);
+    __stwb(reinterpret_cast<float4*>(to), make_float4(from[0], from[1], from[2], from[3]));
+  } else {
+    static_assert(N == 8);
+    __stwb(reinterpret_cast<uint4*>(to),
+           make_uint4(pair_of<T>(from[0], from[1]), pair_of<T>(from[2], from[3]),
+                      pair_of<T>(from[4], from[5]), pair_of<T>(from[6], from[7])));
   }
 }
 

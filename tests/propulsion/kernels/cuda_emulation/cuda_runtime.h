@@ -24,6 +24,17 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+template <typename T>
+void __stwb(T* address, T value) {
+  *address = value;
+}
+
 template <typename T>
 T __ldg(const T* address) {
   return *address;
