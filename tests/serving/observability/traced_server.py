@@ -10,6 +10,7 @@ from serving.observability.logs import configure_logging
 from serving.observability.metrics import ServeMetrics
 from serving.observability.tracing import start_exporting, traces_url
 from serving.observability.tracking import RequestTracking
+from serving.orphans import announce_server
 
 
 async def main(base: str, port: int, endpoint: str) -> None:
@@ -35,6 +36,8 @@ async def main(base: str, port: int, endpoint: str) -> None:
 
 if __name__ == "__main__":
     configure_logging("json", "info")
+    # uvicorn ends the process by the signal that stops it.
+    announce_server()
     stop = start_exporting(sys.argv[3])
     asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
     stop()
