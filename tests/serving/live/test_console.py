@@ -25,7 +25,7 @@ def test_the_table_shows_the_stores_adapters_and_sorts_them(page, live):
     page.goto("#/adapters?query=all-15")
     expect(page.locator('tr[data-reference="all-15@v1"]')).to_be_visible()
     names = sorted({version.name for version in live.store.list()})
-    for sort, first in (("name", names[0]), ("-name", names[-1])):
+    for sort, first in (("reference", names[0]), ("-reference", names[-1])):
         page.goto(f"#/adapters?sort={sort}")
         expect(page.locator("tbody tr").first).to_contain_text(first)
 

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import logging
 import random
 import weakref
@@ -280,6 +281,7 @@ def test_what_is_neither_new_nor_loaded_is_let_go(store):
             if i == 3:
                 bench.hold(resolution.servable)
             del resolution
+        gc.collect()
         kept = [i for i, servable in enumerate(resolved) if servable() is not None]
         assert kept == [3, 19]
         store.is_away = True
