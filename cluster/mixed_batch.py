@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,21 @@ def compare_mixed_batch(
     return MixedBatch(len(requests), equal)
 
 
-def _mixed(base: str, requests: Sequence[tuple[AdapterVersion | None, str]]) -> list[list[int]]:
-    # With the engine in this process, every request waits in it before its first step: the first
-    # step then takes them all, as one batch.
+@contextmanager
+def _engine_in_this_process() -> Iterator[None]:
+    """Every request waits in it before its first step, which then takes them all, as one batch."""
+    before = os.environ.copy()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@_engine_in_this_process()
+def _mixed(base: str, requests: Sequence[tuple[AdapterVersion | None, str]]) -> list[list[int]]:
     with warnings.catch_warnings():
         # vLLM's stand-in for Triton looks at names that torch is about to drop.
         warnings.simplefilter("ignore", FutureWarning)

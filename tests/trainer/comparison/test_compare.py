@@ -146,6 +146,8 @@ def test_interrupted_comparison_stops_its_worker_and_continues(base: Path, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # What runs in a shell's background inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "out-compared/runs/propulsion-attn/lr-0.01-seed-0/metrics.jsonl"
     while not (metrics.exists() and '"loss"' in metrics.read_text()):
