@@ -1,0 +1,1 @@
+"""How many replicas and GPUs a load needs."""

@@ -1,0 +1,14 @@
+"""`propulsion cluster`: the commands that need more than one process."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
+)
+
+
+@app.callback()
+def cluster() -> None:
+    """Run training jobs and serving replicas on a Ray cluster."""

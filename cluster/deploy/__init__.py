@@ -1,0 +1,1 @@
+"""Manifests, charts and containers that start a cluster."""

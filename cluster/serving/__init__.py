@@ -1,0 +1,1 @@
+"""Many serving replicas behind one gateway, on Ray Serve."""

@@ -1,0 +1,1 @@
+"""Training jobs on Ray: submitting, queueing, packing, sweeping, gating."""
