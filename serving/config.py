@@ -65,8 +65,8 @@ class ServeConfig(SecurityConfig, ObservabilityConfig):
     )
     fusion: bool = Field(
         True,
-        description="Whether activations scale what they are given in their own pass, or every "
-        "layer is scaled in a pass after it.",
+        description="Whether activations, rotary embeddings and norms scale what they are given in "
+        "their own pass, or every layer is scaled in a pass after it.",
     )
     preload: tuple[str, ...] = Field(
         (), description="Adapter to load and pin before the first request; repeatable."
