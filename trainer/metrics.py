@@ -29,10 +29,12 @@ class TrainMetrics:
             Counter,
             Gauge,
             Histogram,
+            ProcessCollector,
             start_http_server,
         )
 
         registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._run = run
         one = ["run", "adapter"]
         whole = ["run"]
