@@ -199,7 +199,7 @@ _NODES = Row(
             "In memory, of each node.",
             (
                 Query(
-                    "sum by (instance) (ray_object_store_memory)",
+                    "sum by (instance) (ray_object_store_used_memory)",
                     "{{instance}}",
                 ),
             ),
