@@ -17,6 +17,11 @@ class TrainMetrics:
         host: address to serve on.
         targets: folder in which the run is listed until `close`, if any.
 
+    Attributes:
+        registry: of the metrics.
+        port: that they are served on.
+        address: with the host.
+
     Raises:
         ConfigError: the port or the folder cannot be used.
     """
@@ -33,7 +38,7 @@ class TrainMetrics:
             start_http_server,
         )
 
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._run = run
         one = ["run", "adapter"]
