@@ -25,7 +25,7 @@ from tests.trainer.runs import write_run
 
 ROOT = Path(__file__).parents[3]
 BASE = ROOT / "examples" / "tiny_base" / "model"
-TIME_SCALE = 1 / 30
+TIME_SCALE = 1 / 20
 ADAPTERS = ("a", "b", "c", "d", "e")
 DAMAGED = "damaged"
 SPLIT = "split"

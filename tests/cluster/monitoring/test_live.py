@@ -36,7 +36,7 @@ pytestmark = [
 
 ROLES = ("server", "gateway", "replica", "trainer", "queue", "ray")
 VARIABLES = {
-    "$__rate_interval": "10s",
+    "$__rate_interval": "15s",
     "$role": "server",
     "$instance": ".*",
     "$run": ".*",
