@@ -314,5 +314,7 @@ class Session:
             run.tensorboard,
             model_flops(num_parameters, 1),
             None if peak is None else peak * self._world_size,
+            run.metrics_host,
+            run.metrics_targets,
         ) as watcher:
             yield watcher
