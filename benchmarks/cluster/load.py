@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class Outcomes:
     def longest_pause(self, since: float) -> float:
         """Most seconds without any request ending well, after a moment."""
         times = [since, *(moment for moment in self.finished_at if moment >= since)]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
 
 class Load:

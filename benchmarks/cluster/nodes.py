@@ -107,9 +107,7 @@ class Nodes:
             yield from _descendants(node)
 
     def _has_replica(self, node: Any) -> bool:
-        return any(
-            _REPLICA in part for process in _descendants(node) for part in _title(process)
-        )
+        return any(_REPLICA in part for process in _descendants(node) for part in _title(process))
 
 
 def replica_counts(url: str) -> dict[str, int]:
