@@ -56,6 +56,7 @@ class Load:
         clients: requests at a time.
         max_tokens: of each answer. Every second request is streamed.
         limit: requests after which the clients stop by themselves.
+        headers: of each request, such as its key.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Load:
         clients: int = 8,
         max_tokens: int = 16,
         limit: int | None = None,
+        headers: dict[str, str] | None = None,
     ):
         self.outcomes = Outcomes()
         self._url = url
@@ -73,6 +75,7 @@ class Load:
         self._clients = clients
         self._max_tokens = max_tokens
         self._limit = limit
+        self._headers = headers
         self._started = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -104,7 +107,7 @@ class Load:
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=self._clients)
         async with httpx.AsyncClient(
-            base_url=self._url, timeout=_TIMEOUT_SECONDS, limits=limits
+            base_url=self._url, timeout=_TIMEOUT_SECONDS, limits=limits, headers=self._headers
         ) as client:
             await asyncio.gather(*(self._client(client) for _ in range(self._clients)))
 

@@ -20,6 +20,7 @@ _ROUTERS = {
     "round_robin": "ray.serve.experimental.round_robin_router:RoundRobinRouter",
 }
 _GATEWAY_REQUESTS = 10_000
+_START_ATTEMPTS = 3
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -43,6 +44,7 @@ def application(config: ClusterServeConfig) -> serve.Application:
         graceful_shutdown_timeout_s=config.drain_seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=config.health_check_seconds,
+        max_constructor_retry_count=_START_ATTEMPTS,
         # A new version starts beside the old one, which serves until then.
         max_surge_percent=25,
         request_router_config=_router(config),
@@ -53,6 +55,7 @@ def application(config: ClusterServeConfig) -> serve.Application:
         name="Gateway",
         ray_actor_options={"num_cpus": config.gateway_cpus},
         max_ongoing_requests=_GATEWAY_REQUESTS,
+        max_surge_percent=100,
         graceful_shutdown_timeout_s=config.drain_seconds,
     )
     return gateway.bind(config, replicas.bind(config))

@@ -80,11 +80,11 @@ class Forwarder:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003, "reason": "HTTP only"})
             return
-        body = await _body(receive)
+        body = await whole_body(receive)
         if body is None:
             return
         record = current_request.get() or RequestRecord()
-        request = self._request(scope, body, record)
+        request = forwarded_request(scope, body, self._config.model_name)
         leaving = asyncio.ensure_future(_until_left(receive))
         try:
             await self._answer(request, record, leaving, scope, receive, send)
@@ -161,21 +161,6 @@ class Forwarder:
         finally:
             stream.cancel()
 
-    def _request(self, scope: Any, body: bytes, record: RequestRecord) -> ForwardedRequest:
-        headers = tuple((n, v) for n, v in scope["headers"] if n not in _NOT_FORWARDED)
-        client = scope.get("client")
-        return ForwardedRequest(
-            method=scope["method"],
-            path=scope["path"],
-            query_string=scope.get("query_string", b""),
-            headers=headers,
-            client=tuple(client) if client else None,
-            body=body,
-            principal=current_principal.get(),
-            adapter=request_key(scope["path"], headers, body, self._config.model_name),
-            waited_seconds=max(0.0, time.perf_counter() - record.started),
-        )
-
     def _note(self, head: AnswerHead, record: RequestRecord) -> None:
         record.reference = head.reference
         if head.was_resident is not None:
@@ -207,6 +192,30 @@ class Forwarder:
         await send(_chunk(broken_stream_event(path), more=False))
 
 
+def forwarded_request(scope: Any, body: bytes, base: str) -> ForwardedRequest:
+    """What replicas are sent of an HTTP request, within its RequestRecord and principal.
+
+    Args:
+        scope: ASGI's.
+        body: whole.
+        base: name of the base model.
+    """
+    record = current_request.get() or RequestRecord()
+    headers = tuple((name, v) for name, v in scope["headers"] if name not in _NOT_FORWARDED)
+    client = scope.get("client")
+    return ForwardedRequest(
+        method=scope["method"],
+        path=scope["path"],
+        query_string=scope.get("query_string", b""),
+        headers=headers,
+        client=tuple(client) if client else None,
+        body=body,
+        principal=current_principal.get(),
+        adapter=request_key(scope["path"], headers, body, base),
+        waited_seconds=max(0.0, time.perf_counter() - record.started),
+    )
+
+
 def broken_stream_event(path: str) -> bytes:
     """The last event of a stream that cannot go on, in the format of the API that `path` is of."""
     if path == "/v1/messages":
@@ -230,7 +239,7 @@ def _chunk(body: bytes, *, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-async def _body(receive: Any) -> bytes | None:
+async def whole_body(receive: Any) -> bytes | None:
     """The whole body, or None if the client left before its end."""
     parts = []
     while True:

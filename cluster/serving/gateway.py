@@ -7,12 +7,14 @@ from http import HTTPStatus
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from cluster.serving.admin_calls import AdminCalls
 from cluster.serving.config import ClusterServeConfig
 from cluster.serving.exposition import gateway_registry
 from cluster.serving.forwarding import Forwarder
-from cluster.serving.messages import ForwardedRequest
+from cluster.serving.messages import ForwardedRequest, WholeAnswer
 from cluster.serving.metrics import cluster_metrics
 from cluster.serving.recovery import Recovery
 from serving.config import is_loopback
@@ -66,7 +68,8 @@ class Gateway:
         forwarder = Forwarder(
             self._ask, self._config, self._serve_metrics, self._metrics, self._recovery.lost
         )
-        app: Any = self._routes(forwarder)
+        admin = AdminCalls(forwarder, self._ask_all, self._forget, self._config.model_name)
+        app: Any = self._routes(admin)
         if not self._config.asks_for_keys:
             app = LoopbackClients(app)
         secured = secure(app, self._config, tokens_used=tokens_used, request_id=current_request_id)
@@ -75,7 +78,26 @@ class Gateway:
     def _ask(self, request: ForwardedRequest) -> Any:
         return self._streams.answer.remote(request)
 
-    def _routes(self, forwarder: Forwarder) -> Any:
+    async def _ask_all(self, request: ForwardedRequest) -> list[WholeAnswer]:
+        return await self._broadcast("answer_whole", request)
+
+    async def _forget(self, name: str) -> None:
+        await self._broadcast("forget", name)
+
+    async def _broadcast(self, method: str, *args: Any) -> list[Any]:
+        """What every replica returns that does return in time."""
+        if not self._num_running:
+            return []
+        try:
+            answers = await self._replicas.broadcast(method, *args).results_async(
+                timeout_s=_BROADCAST_SECONDS, return_exceptions=True
+            )
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            logger.warning("Not all replicas answered %s: %s", method, error)
+            return []
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    def _routes(self, default: Any) -> Any:
         from prometheus_client.exposition import choose_encoder
         from starlette.responses import JSONResponse, Response
         from starlette.routing import Route, Router
@@ -104,20 +126,14 @@ class Gateway:
                 *console_routes(),
             ],
             redirect_slashes=False,
-            default=forwarder,
+            default=default,
         )
 
     async def _metrics_targets(self) -> list[dict[str, Any]]:
         """The replicas' addresses, as Prometheus' HTTP service discovery wants them."""
-        if not self._num_running:
-            return []
-        answers = await self._replicas.broadcast("metrics_target").results_async(
-            timeout_s=_BROADCAST_SECONDS, return_exceptions=True
-        )
         return [
-            {"targets": [answer[1]], "labels": {"role": "replica", "replica": answer[0]}}
-            for answer in answers
-            if not isinstance(answer, BaseException)
+            {"targets": [target], "labels": {"role": "replica", "replica": name}}
+            for name, target in await self._broadcast("metrics_target")
         ]
 
     async def _watch(self) -> None:

@@ -71,5 +71,14 @@ class AnswerPart:
     is_last: bool = False
 
 
+@dataclass(frozen=True)
+class WholeAnswer:
+    """An answer in one piece, of a call that every replica gets."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
 class ReplicaLostError(PropulsionError):
     """A replica cannot answer: its engine has died, and no byte of the answer was sent."""

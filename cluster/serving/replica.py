@@ -9,7 +9,12 @@ from contextlib import AsyncExitStack
 
 from cluster.serving.bridge import AsForwarded, answer_parts
 from cluster.serving.config import ClusterServeConfig
-from cluster.serving.messages import AnswerPart, ForwardedRequest, ReplicaLostError
+from cluster.serving.messages import (
+    AnswerPart,
+    ForwardedRequest,
+    ReplicaLostError,
+    WholeAnswer,
+)
 from cluster.serving.metrics_server import metrics_server
 from cluster.serving.routing_key import model_key
 from serving.config import is_loopback
@@ -79,6 +84,16 @@ class Replica:
             if part.head is not None and not 400 <= part.head.status < 500:
                 self._require_engine()
             yield part
+
+    async def answer_whole(self, request: ForwardedRequest) -> WholeAnswer:
+        """The answer to a request that all replicas are sent.
+
+        Raises:
+            ReplicaLostError: the engine has died.
+        """
+        parts = [part async for part in self.answer(request)]
+        head = next(part.head for part in parts if part.head is not None)
+        return WholeAnswer(head.status, head.headers, b"".join(part.body for part in parts))
 
     async def forget(self, name: str) -> None:
         """Ask the store about this adapter from now on: its aliases have changed."""

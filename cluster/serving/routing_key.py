@@ -9,6 +9,8 @@ from serving.registry.invocations import ADAPTER_HEADER
 from serving.registry.references import parse_model
 
 _ADMIN_PATH = re.compile(r"/admin/v1/adapters/([^/]+)")
+# No adapter has such a name. One replica's view is told of all, not now the one's, now another's.
+_ADMIN_KEY = "/admin"
 
 
 def model_key(model: str) -> str | None:
@@ -29,6 +31,8 @@ def request_key(
 ) -> str | None:
     """The key of an HTTP request, None for the base's and for those that name no model.
 
+    Admin calls for no adapter in particular have a key too, so that one replica answers them.
+
     Args:
         path: of the request.
         headers: names in lower case.
@@ -36,6 +40,8 @@ def request_key(
         base: name of the base model.
     """
     admin = _ADMIN_PATH.match(path)
+    if admin is None and path.startswith("/admin/"):
+        return _ADMIN_KEY
     model = admin.group(1) if admin else _named(headers, body)
     return None if not model or model == base else model_key(model)
 

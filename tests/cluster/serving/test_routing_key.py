@@ -31,7 +31,13 @@ def test_a_body_that_is_no_json_object_is_left_to_the_engine(body):
 def test_an_admin_call_goes_where_the_adapters_requests_go():
     assert key_of({}, "/admin/v1/adapters/sst2@v3/pin") == "sst2"
     assert key_of({"version": "v2"}, "/admin/v1/adapters/sst2/aliases/prod") == "sst2"
-    assert key_of({}, "/admin/v1/status") is None
+
+
+def test_admin_calls_for_no_adapter_meet_on_one_replica():
+    key = key_of({}, "/admin/v1/adapters")
+    assert key == key_of({}, "/admin/v1/status")
+    assert key is not None
+    assert model_key(key) is None
 
 
 def test_sagemakers_header_counts_before_the_body():
