@@ -38,6 +38,7 @@ _BUSY = "All replicas are busy, and too many requests wait for one; try again in
 _NONE = "No replica could answer; try again in a few seconds."
 _BROKEN = "The replica that was answering is lost, and its answer ends here; ask again."
 _RETRY_SECONDS = 5
+_PAUSE_SECONDS = 0.25
 
 
 class _ClientLeftError(Exception):
@@ -102,9 +103,9 @@ class Forwarder:
         receive: Any,
         send: Any,
     ) -> None:
-        for attempt in range(self._config.max_retries + 1):
-            if attempt:
-                self._metrics.count_retry()
+        num_retries = 0
+        give_up_at = time.monotonic() + self._config.queue_timeout_seconds
+        while True:
             taken_by: str | None = None
             head: AnswerHead | None = None
             try:
@@ -130,11 +131,20 @@ class Forwarder:
                 if head is not None:
                     await self._break_off(head, record, request.path, send)
                     return
-                lost = {taken_by} if taken_by else set()
-                waited = time.perf_counter() - record.started
-                request = replace(
-                    request, avoid=request.avoid | lost, waited_seconds=max(0.0, waited)
-                )
+            if taken_by is None:
+                # Nobody has begun with it: it waits, as if nobody had been asked.
+                if time.monotonic() > give_up_at:
+                    break
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                if num_retries == self._config.max_retries:
+                    break
+                num_retries += 1
+                self._metrics.count_retry()
+                give_up_at = time.monotonic() + self._config.queue_timeout_seconds
+                request = replace(request, avoid=request.avoid | {taken_by})
+            waited = time.perf_counter() - record.started
+            request = replace(request, waited_seconds=max(0.0, waited))
         await self._refuse(record, scope, receive, send, _NONE)
 
     async def _parts(

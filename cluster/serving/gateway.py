@@ -21,6 +21,7 @@ from serving.config import is_loopback
 from serving.observability.logs import configure_logging
 from serving.observability.metrics import ServeMetrics
 from serving.observability.record import current_request_id, tokens_used
+from serving.observability.tracing import start_exporting
 from serving.observability.tracking import RequestTracking
 from serving.security.refusals import refuse
 from serving.security.stack import secure
@@ -52,6 +53,8 @@ class Gateway:
 
     def __init__(self, config: ClusterServeConfig, replicas: DeploymentHandle):
         configure_logging(config.log_format, config.log_level)
+        if config.otlp_endpoint:
+            start_exporting(config.otlp_endpoint)
         self._config = config
         self._replicas = replicas
         self._streams = replicas.options(stream=True)
@@ -139,10 +142,10 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             try:
-                counts = await asyncio.to_thread(_replica_states, self._app_name)
+                counts, is_planned = await asyncio.to_thread(_replica_states, self._app_name)
                 self._num_running = counts["running"]
                 self._metrics.set_replicas(counts)
-                self._recovery.update(self._num_running)
+                self._recovery.update(self._num_running, is_planned=is_planned)
             except Exception as error:
                 logger.warning("The state of the replicas could not be read: %s", error)
             await asyncio.sleep(_WATCH_SECONDS)
@@ -181,11 +184,13 @@ class LoopbackClients:
         await self._app(scope, receive, send)
 
 
-def _replica_states(app_name: str) -> Counter[str]:
-    """How many replicas are running, starting and draining."""
+def _replica_states(app_name: str) -> tuple[Counter[str], bool]:
+    """How many replicas run, start and drain; and whether Ray Serve is taking some away."""
     counts: Counter[str] = Counter()
     application = serve.status().applications.get(app_name)
     deployment = application.deployments.get(REPLICA_DEPLOYMENT) if application else None
-    for state, count in (deployment.replica_states if deployment else {}).items():
+    if deployment is None:
+        return counts, False
+    for state, count in deployment.replica_states.items():
         counts[_STATES.get(str(getattr(state, "value", state)), "starting")] += count
-    return counts
+    return counts, deployment.status.value in ("UPDATING", "DOWNSCALING")

@@ -40,6 +40,7 @@ class Replica:
         from serving.door import Door
         from serving.observability.logs import configure_logging
         from serving.observability.metrics import ServeMetrics
+        from serving.observability.tracing import start_exporting
         from serving.observability.tracking import RequestTracking
         from serving.observability.worker_state import watch_worker_state
         from serving.orphans import announce_server
@@ -51,6 +52,8 @@ class Replica:
         # The gateway logs every request once.
         logging.getLogger("serving.access").setLevel(logging.WARNING)
         self._open = AsyncExitStack()
+        if config.otlp_endpoint:
+            self._open.callback(start_exporting(config.otlp_endpoint))
         self._name = serve.get_replica_context().replica_id.unique_id
         self._metrics = metrics = ServeMetrics(config.metrics_top_adapters)
         fingerprint = await asyncio.to_thread(base_fingerprint, config.base)

@@ -156,6 +156,13 @@ async def test_retries_are_bounded_and_all_lost_replicas_avoided(bench):
     assert b.value("serve_requests_total", adapter="unknown", outcome="server_error") == 1
 
 
+async def test_a_request_that_no_replica_had_taken_is_not_held_against_its_retries(bench):
+    b = bench([RayActorError()], [RayActorError()], ANSWER, max_retries=0)
+    response = await b.post()
+    assert response.status_code == 200
+    assert b.value("cluster_retries_total") == 0
+
+
 async def test_a_stream_that_had_begun_ends_with_an_error_event_and_no_retry(bench):
     b = bench([part(), part(head=SSE, body=b"data: 1\n\n"), ReplicaLostError("dead")], ANSWER)
     response = await b.post()

@@ -38,8 +38,22 @@ def test_a_recovery_lasts_from_the_first_sign_until_as_many_run_as_before(recove
 
 
 def test_scaling_down_is_no_loss(recovery, clock, seen):
-    for clock.now, running in ((1, 1), (2, 2)):
+    recovery.update(1, is_planned=True)
+    recovery.update(2)
+    assert seen == []
+
+
+def test_a_loss_that_no_request_met_is_timed_too(recovery, clock, seen):
+    for clock.now, running in ((5, 1), (20, 1), (35, 2)):
         recovery.update(running)
+    assert seen == [30]
+
+
+def test_a_change_of_what_is_wanted_ends_the_timing(recovery, clock, seen):
+    recovery.lost()
+    recovery.update(1)
+    recovery.update(1, is_planned=True)
+    recovery.update(2)
     assert seen == []
 
 
