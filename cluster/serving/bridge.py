@@ -1,7 +1,7 @@
 """Runs an ASGI app for a request that came by a call, and hands its answer over in parts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class _Answer:
 
 async def answer_parts(
     app: Any, request: ForwardedRequest, replica: str
-) -> AsyncIterator[AnswerPart]:
+) -> AsyncGenerator[AnswerPart, None]:
     """The answer of an ASGI app. Closed early, the app is told that its client has left.
 
     The head comes with the first bytes of the body, so that until then nothing is promised.
@@ -76,7 +76,6 @@ async def answer_parts(
     running = asyncio.create_task(app(_scope(request, state), receive, send))
     running.add_done_callback(lambda _: news.set())
     try:
-        yield AnswerPart(replica)
         is_over = False
         while not is_over:
             try:

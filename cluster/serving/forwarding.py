@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -109,16 +110,11 @@ class Forwarder:
             taken_by: str | None = None
             head: AnswerHead | None = None
             try:
-                async for part in self._parts(request, leaving):
-                    taken_by = part.replica
-                    record.prompt_tokens = part.prompt_tokens
-                    record.generated_tokens = part.generated_tokens
-                    if part.head is not None:
-                        head = part.head
-                        self._note(head, record)
-                        await send(_start(head))
-                    if head is not None and (part.body or part.is_last):
-                        await send(_chunk(part.body, more=not part.is_last))
+                async with aclosing(self._parts(request, leaving)) as parts:
+                    async for part in parts:
+                        taken_by = part.replica
+                        head = head or part.head
+                        await self._pass_on(part, record, send, has_begun=head is not None)
                 return
             except (BackPressureError, DeploymentUnavailableError):
                 await self._refuse(record, scope, receive, send, _BUSY)
@@ -147,9 +143,20 @@ class Forwarder:
             request = replace(request, waited_seconds=max(0.0, waited))
         await self._refuse(record, scope, receive, send, _NONE)
 
+    async def _pass_on(
+        self, part: AnswerPart, record: RequestRecord, send: Any, *, has_begun: bool
+    ) -> None:
+        record.prompt_tokens = part.prompt_tokens
+        record.generated_tokens = part.generated_tokens
+        if part.head is not None:
+            self._note(part.head, record)
+            await send(_start(part.head))
+        if has_begun and (part.body or part.is_last):
+            await send(_chunk(part.body, more=not part.is_last))
+
     async def _parts(
         self, request: ForwardedRequest, leaving: asyncio.Future[None]
-    ) -> AsyncIterator[AnswerPart]:
+    ) -> AsyncGenerator[AnswerPart, None]:
         stream = self._ask(request)
         timeout: float | None = self._config.queue_timeout_seconds
         try:

@@ -5,7 +5,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 from cluster.serving.bridge import AsForwarded, answer_parts
 from cluster.serving.config import ClusterServeConfig
@@ -81,12 +81,15 @@ class Replica:
         Raises:
             ReplicaLostError: the engine has died before the answer began.
         """
+        # First of all who it is, so that the gateway knows whom to avoid.
+        yield AnswerPart(self._name)
         self._require_engine()
-        async for part in answer_parts(self._app, request, self._name):
-            # A refusal of the request itself needs no engine, and stands.
-            if part.head is not None and not 400 <= part.head.status < 500:
-                self._require_engine()
-            yield part
+        async with aclosing(answer_parts(self._app, request, self._name)) as parts:
+            async for part in parts:
+                # A refusal of the request itself needs no engine, and stands.
+                if part.head is not None and not 400 <= part.head.status < 500:
+                    self._require_engine()
+                yield part
 
     async def answer_whole(self, request: ForwardedRequest) -> WholeAnswer:
         """The answer to a request that all replicas are sent.
