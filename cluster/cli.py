@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from cluster.training.cli import cancel, logs, queue, status, submit
+
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
 )
@@ -12,3 +14,10 @@ app = typer.Typer(
 @app.callback()
 def cluster() -> None:
     """Run training jobs and serving replicas on a Ray cluster."""
+
+
+app.command("submit")(submit)
+app.command("status")(status)
+app.command("logs")(logs)
+app.command("cancel")(cancel)
+app.command("queue")(queue)
