@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.training.cli import cancel, logs, queue, status, submit
+from cluster.training.cli import cancel, logs, queue, status, submit, sweep
 
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
@@ -21,3 +21,4 @@ app.command("status")(status)
 app.command("logs")(logs)
 app.command("cancel")(cancel)
 app.command("queue")(queue)
+app.command("sweep")(sweep)

@@ -136,3 +136,41 @@ def queue(
         finally:
             if metrics is not None:
                 metrics.close()
+
+
+def sweep(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    trials: Annotated[
+        int | None, typer.Option(min=2, help="Draw so many combinations; all if not given.")
+    ] = None,
+    concurrent: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at once; as many as there is room for if not given."),
+    ] = None,
+    grace_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop no trial before; its first evaluation if not given."),
+    ] = None,
+    reduction_factor: Annotated[
+        float, typer.Option(min=1.1, help="One trial in so many goes on at each rung (ASHA).")
+    ] = 3,
+) -> None:
+    """Try the combinations of a run file's `sweep` with Ray Tune, and publish the best one.
+
+    Each is a trial on one rank; ASHA stops those that are behind. `propulsion train` instead trains
+    all of them together, to the end.
+    """
+    from cluster.training.sweep import sweep as run_sweep
+    from cluster.training.sweep_table import print_sweep
+    from trainer.config import load_run
+
+    run = load_run(run_file, overrides)
+    result = run_sweep(
+        run,
+        num_trials=trials,
+        concurrent=concurrent,
+        grace_steps=grace_steps,
+        reduction_factor=reduction_factor,
+    )
+    print_sweep(run.name, result)
