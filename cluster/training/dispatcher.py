@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from adapters.durable_files import acquire_lock
-from cluster.training.pack import pack, packed_with
+from cluster.training.pack import job_spec, packed_with
 from cluster.training.queue_config import Capacity, QueueConfig
 from cluster.training.queue_folder import QueuedRun, QueueFolder, RunState, running
 from cluster.training.queue_metrics import QueueMetrics
 from cluster.training.quotas import in_order, next_to_start
 from cluster.training.ray_jobs import HeadUnreachableError, JobInfo, RayJobs, UnknownJobError
-from cluster.training.spec import JobSpec
 from propulsion.errors import ConfigError, PropulsionError
 from trainer.result import RESULT_FILE, read_result
 
@@ -168,12 +167,9 @@ class Dispatcher:
     ) -> list[QueuedRun]:
         after = list(runs)
         first = members[0]
-        if len(members) == 1:
-            job, spec = first.id, JobSpec(run=first.run)
-        else:
-            job = f"pack-{first.id}"
-            spec = pack(members, job, self._queue.job_output(job))
-        self._queue.write_job(job, spec)
+        # A run that was packed before, and is alone now, must not go on in the pack's folder.
+        job = first.id if len(members) == 1 else f"pack-{first.id}"
+        self._queue.write_job(job, job_spec(members, job, self._queue.job_output(job)))
         for one in members:
             after = self._changed(
                 after,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cluster.training.queue_folder import QueuedRun
-from cluster.training.spec import JobSpec, Member
+from cluster.training.spec import JobSpec, Member, with_lineage
 from trainer.checkpoint import latest_checkpoint
 from trainer.config import RunConfig
 from trainer.job_data import read_job
@@ -43,26 +43,29 @@ def packed_with(first: QueuedRun, waiting: Iterable[QueuedRun], most: int) -> li
     return members
 
 
-def pack(members: Sequence[QueuedRun], name: str, output_dir: Path) -> JobSpec:
-    """One run of all the members' adapters.
+def job_spec(members: Sequence[QueuedRun], job: str, output_dir: Path) -> JobSpec:
+    """What a job trains: a run that is alone, or one run of all the adapters of a pack.
 
     Args:
-        members: runs that go together, two or more.
-        name: of that run.
-        output_dir: of that run; each member's results go to its own in the end.
+        members: a run, or runs that go together.
+        job: name of the job.
+        output_dir: of a pack; each member's results go to its own in the end.
     """
-    jobs = [job for member in members for job in member.run.jobs]
-    run = members[0].run.model_copy(update={"name": name, "output_dir": output_dir, "jobs": jobs})
+    runs = [with_lineage(one.run, run=one.run.name, queued_as=one.id, job=job) for one in members]
+    if len(members) == 1:
+        return JobSpec(run=runs[0])
+    jobs = [adapter for run in runs for adapter in run.jobs]
+    whole = runs[0].model_copy(update={"name": job, "output_dir": output_dir, "jobs": jobs})
     return JobSpec(
-        run=run,
+        run=whole,
         members=[
             Member(
-                id=member.id,
-                name=member.run.name,
-                output_dir=member.run.output_dir,
-                adapters=[job.name for job in member.run.jobs],
+                id=one.id,
+                name=one.run.name,
+                output_dir=one.run.output_dir,
+                adapters=[adapter.name for adapter in one.run.jobs],
             )
-            for member in members
+            for one in members
         ],
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from propulsion.errors import ConfigError
-from trainer.config import RunConfig
+from trainer.config import JobConfig, RunConfig
 from trainer.config.section import Section
 
 
@@ -27,6 +27,18 @@ class JobSpec(Section):
     members: list[Member] = Field(
         [], description="Of a packed job; a run that is alone writes to its own folder."
     )
+
+
+def with_lineage(run: RunConfig, **lineage: str) -> RunConfig:
+    """A run whose adapters tell, once they are published, where they come from."""
+
+    def traced(job: JobConfig) -> JobConfig:
+        if job.publish is None:
+            return job
+        publish = job.publish.model_copy(update={"lineage": {**job.publish.lineage, **lineage}})
+        return job.model_copy(update={"publish": publish})
+
+    return run.model_copy(update={"jobs": [traced(job) for job in run.jobs]})
 
 
 def read_spec(path: Path) -> JobSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapters.durable_files import write_file
 from cluster.training.ray_jobs import RayJobs
-from cluster.training.spec import JobSpec
+from cluster.training.spec import JobSpec, with_lineage
 from propulsion.errors import ConfigError, PropulsionError
 from trainer.config import RunConfig, load_run
 from trainer.job_data import check_alike, read_job
@@ -40,14 +40,15 @@ def submit_job(run: RunConfig, jobs: RayJobs) -> str:
     """
     # Asked first: a run that was not started leaves nothing behind.
     jobs.resources()
+    job_id = f"{run.name}-{secrets.token_hex(4)}"
+    spec = JobSpec(run=with_lineage(run, run=run.name, job=job_id))
     path = run.output_dir / JOB_FILE
     try:
         run.output_dir.mkdir(parents=True, exist_ok=True)
-        write_file(path, JobSpec(run=run).model_dump_json(indent=1).encode())
+        write_file(path, spec.model_dump_json(indent=1).encode())
     except OSError as error:
         raise PropulsionError(
             f"output_dir {run.output_dir} cannot be written: {error.strerror}"
         ) from error
-    job_id = f"{run.name}-{secrets.token_hex(4)}"
     jobs.submit(job_id, path)
     return job_id

@@ -44,6 +44,20 @@ class RayCluster:
         )
         self.nodes = [self._cluster.add_node(num_cpus=cpus, **_NODE) for cpus in self._workers]
 
+    @property
+    def gcs_address(self) -> str:
+        return str(self._cluster.address)
+
+    def num_train_workers(self) -> list[int]:
+        """How many training ranks each worker node has."""
+        from ray.util.state import list_actors
+
+        actors = list_actors(
+            address=self.address,
+            filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")],
+        )
+        return [sum(one.node_id == node.node_id for one in actors) for node in self.nodes]
+
     def lose_node(self, index: int) -> None:
         """Kill a node's raylet and all that runs on it, without a farewell."""
         self._cluster.remove_node(self.nodes.pop(index), allow_graceful=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.training.dispatcher import only_dispatcher
-from cluster.training.pack import pack, packed_with
+from cluster.training.pack import job_spec, packed_with
 from cluster.training.queue_folder import QueueFolder, RunState
 from cluster.training.quotas import in_order
 from propulsion.errors import ConfigError, PropulsionError
@@ -117,9 +117,11 @@ def test_runs_that_share_all_but_their_adapters_are_packed(
     waiting = queue.runs()
     members = packed_with(waiting[0], waiting, most=3)
     assert [one.run.name for one in members] == ["first", "other-adapter", "urgent"]
-    spec = pack(members, "pack", tmp_path / "packed")
+    spec = job_spec(members, "pack", tmp_path / "packed")
     assert [job.name for job in spec.run.jobs] == ["first", "other-adapter", "urgent"]
     assert spec.run.jobs[1].training.steps == 9
+    lineage = spec.run.jobs[1].publish.lineage
+    assert lineage == {"run": "other-adapter", "queued_as": members[1].id, "job": "pack"}
     assert spec.members[1].output_dir == tmp_path / "other-adapter" / "out"
 
 
