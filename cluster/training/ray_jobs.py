@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from propulsion.errors import ConfigError, PropulsionError
 JobState = Literal["pending", "running", "succeeded", "failed", "stopped", "lost"]
 """`lost`: the head no longer knows it, or it ended without an exit code, as with its node."""
 
+_NO_AGENT = "No available agent"
+_AGENT_SECONDS = 60.0
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 
@@ -56,12 +59,21 @@ class RayJobs:
     def submit(self, job_id: str, spec: Path) -> None:
         """Start a job that trains what a file describes; one of that id must not exist."""
         entrypoint = shlex.join([self._python, "-m", "cluster.training.job", str(spec)])
-        self._call(
-            "submit_job",
-            entrypoint=entrypoint,
-            submission_id=job_id,
-            metadata={"propulsion": str(spec)},
-        )
+        deadline = time.monotonic() + _AGENT_SECONDS
+        while True:
+            try:
+                self._call(
+                    "submit_job",
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    metadata={"propulsion": str(spec)},
+                )
+                return
+            except HeadUnreachableError as error:
+                # The dashboard of a head that starts answers before its agent takes jobs.
+                if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def info(self, job_id: str) -> JobInfo:
         """Where a job stands; `lost` if Ray does not know it."""
@@ -104,6 +116,8 @@ class RayJobs:
         from ray.util.state import list_nodes
         from ray.util.state.exception import RayStateApiException
 
+        # The state API takes most of a minute to tell that nobody answers.
+        self._call("get_version")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -111,7 +125,7 @@ class RayJobs:
                     address=self.address, filters=[("state", "=", "ALIVE")], timeout=10
                 )
         except (RayStateApiException, OSError, RuntimeError) as error:
-            raise HeadUnreachableError(f"{self.address}: {error}") from error
+            raise self._unreachable() from error
         totals: dict[str, float] = {}
         for node in nodes:
             for kind in ("CPU", "GPU"):

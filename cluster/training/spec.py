@@ -29,7 +29,7 @@ class JobSpec(Section):
     )
 
 
-def with_lineage(run: RunConfig, **lineage: str) -> RunConfig:
+def with_lineage(run: RunConfig, /, **lineage: str) -> RunConfig:
     """A run whose adapters tell, once they are published, where they come from."""
 
     def traced(job: JobConfig) -> JobConfig:

@@ -39,6 +39,8 @@ class RayCluster:
                 "include_dashboard": True,
                 "dashboard_host": "127.0.0.1",
                 "dashboard_port": self._dashboard_port,
+                # The head's default is taken where another Ray runs, and then it takes no job.
+                "dashboard_agent_listen_port": free_port(),
                 **_NODE,
             },
         )
