@@ -11,10 +11,10 @@ from typing import Any
 
 from adapters.durable_files import acquire_lock
 from cluster.training.pack import job_spec, packed_with
-from cluster.training.queue_config import Capacity, QueueConfig
+from cluster.training.queue_config import Capacity
 from cluster.training.queue_folder import QueuedRun, QueueFolder, RunState, running
 from cluster.training.queue_metrics import QueueMetrics
-from cluster.training.quotas import in_order, next_to_start
+from cluster.training.quotas import in_order, next_to_start, why_never
 from cluster.training.ray_jobs import HeadUnreachableError, JobInfo, RayJobs, UnknownJobError
 from propulsion.errors import ConfigError, PropulsionError
 from trainer.result import RESULT_FILE, read_result
@@ -45,6 +45,8 @@ class Dispatcher:
         self._note = note
         self._metrics = metrics
         self._is_reachable = True
+        self._config = queue.config()
+        self._config_problem = ""
 
     def run(self, poll_seconds: float = 2.0) -> None:
         """Work until interrupted."""
@@ -54,6 +56,7 @@ class Dispatcher:
 
     def step(self) -> None:
         """Look once at every run: end, start and count what there is to."""
+        self._read_config()
         runs = self._queue.runs()
         try:
             runs = self._end_cancelled(runs)
@@ -66,7 +69,18 @@ class Dispatcher:
         else:
             self._is_reachable = True
         if self._metrics is not None:
-            self._metrics.count(self._queue.config(), runs)
+            self._metrics.count(self._config, runs)
+
+    def _read_config(self) -> None:
+        """A slip in `queue.yaml` must not end a service: what held before goes on to hold."""
+        problem = ""
+        try:
+            self._config = self._queue.config()
+        except ConfigError as error:
+            problem = str(error)
+        if problem and problem != self._config_problem:
+            self._note(f"{problem}\nThe settings before go on to hold")
+        self._config_problem = problem
 
     def _end_cancelled(self, runs: Sequence[QueuedRun]) -> list[QueuedRun]:
         after = list(runs)
@@ -137,7 +151,7 @@ class Dispatcher:
         attempt = members[0].state.attempt + 1
         job = members[0].state.job
         assert job is not None
-        if attempt > 1 + self._queue.config().max_restarts:
+        if attempt > 1 + self._config.max_restarts:
             for one in members:
                 message = f"lost {attempt} times, at last: {info.message}"
                 after = self._changed(after, one, state="failed", message=message)
@@ -150,17 +164,31 @@ class Dispatcher:
 
     def _start(self, runs: Sequence[QueuedRun]) -> list[QueuedRun]:
         after = list(runs)
-        config = self._queue.config()
         if not in_order(after):
             return after
-        capacity = self._capacity(config)
+        capacity = self._capacity()
+        after = self._tell_what_never_starts(after, capacity)
         while True:
             waiting = in_order(after)
             sections = {one.state.job: one.run.cluster for one in running(after)}
-            first = next_to_start(waiting, sections.values(), config, capacity)
+            first = next_to_start(waiting, sections.values(), self._config, capacity)
             if first is None:
                 return after
-            after = self._start_with(after, packed_with(first, waiting, config.max_packed))
+            after = self._start_with(after, packed_with(first, waiting, self._config.max_packed))
+
+    def _tell_what_never_starts(
+        self, runs: Sequence[QueuedRun], capacity: Capacity
+    ) -> list[QueuedRun]:
+        """It stays queued, since quotas and clusters grow; `status` shows why it waits."""
+        after = list(runs)
+        for one in in_order(runs):
+            quota = self._config.teams.get(one.team)
+            why: str | None = f"there is no team {one.team!r} any more"
+            if quota is not None:
+                why = why_never(one.run.cluster, quota, capacity)
+            if why is not None and why != one.state.message:
+                after = self._changed(after, one, message=why)
+        return after
 
     def _start_with(
         self, runs: Sequence[QueuedRun], members: Sequence[QueuedRun]
@@ -205,9 +233,9 @@ class Dispatcher:
             self._metrics.changed(one, state)
         return [replace(run, state=state) if run.id == one.id else run for run in runs]
 
-    def _capacity(self, config: QueueConfig) -> Capacity:
-        if config.capacity is not None:
-            return config.capacity
+    def _capacity(self) -> Capacity:
+        if self._config.capacity is not None:
+            return self._config.capacity
         resources = self._jobs.resources()
         return Capacity(gpus=resources.get("GPU", 0.0), cpus=resources.get("CPU", 0.0))
 

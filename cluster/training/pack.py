@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.training.queue_folder import QueuedRun
 from cluster.training.spec import JobSpec, Member, with_lineage
+from propulsion.errors import PropulsionError
 from trainer.checkpoint import latest_checkpoint
 from trainer.config import RunConfig
 from trainer.job_data import read_job
@@ -30,6 +31,8 @@ def packed_with(first: QueuedRun, waiting: Iterable[QueuedRun], most: int) -> li
     if not _may_pack(first):
         return members
     settings, labels = _settings(first.run), _num_labels(first.run)
+    if labels is None:
+        return members
     names = {job.name for job in first.run.jobs}
     for one in waiting:
         if len(members) == most:
@@ -80,6 +83,9 @@ def _settings(run: RunConfig) -> str:
     return run.model_dump_json(exclude=_OWN)
 
 
-def _num_labels(run: RunConfig) -> int:
-    """Of the heads; the adapters of one run have as many."""
-    return len(read_job(run.jobs[0], run.task.type).labels)
+def _num_labels(run: RunConfig) -> int | None:
+    """Of the heads, of which the adapters of one run have as many; None if the data are gone."""
+    try:
+        return len(read_job(run.jobs[0], run.task.type).labels)
+    except PropulsionError:
+        return None

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from adapters.durable_files import sync_folder, write_file
 from cluster.training.queue_config import QueueConfig, load_queue_config
@@ -152,12 +152,8 @@ class QueueFolder:
         return self._read(self._runs / run_id)
 
     def write_state(self, run_id: str, state: RunState) -> None:
-        """Replace `state.json`, whole or not at all. For the dispatcher."""
-        path = self._runs / run_id / STATE_FILE
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        write_file(temporary, state.model_dump_json(indent=1).encode())
-        temporary.rename(path)
-        sync_folder(path.parent)
+        """Replace `state.json`, whole or not at all. For the dispatcher. Raises PropulsionError."""
+        _replace(self._runs / run_id / STATE_FILE, state)
 
     def cancel(self, run_id: str) -> QueuedRun:
         """Ask for the end of a run; the dispatcher sees to it.
@@ -172,13 +168,9 @@ class QueueFolder:
         return run
 
     def write_job(self, job: str, spec: JobSpec) -> None:
-        """Write what a job trains."""
+        """Write what a job trains. Raises PropulsionError."""
         self._jobs.mkdir(parents=True, exist_ok=True)
-        path = self.job_file(job)
-        temporary = path.with_name(f".{path.name}")
-        write_file(temporary, spec.model_dump_json(indent=1).encode())
-        temporary.rename(path)
-        sync_folder(self._jobs)
+        _replace(self.job_file(job), spec)
 
     def job_file(self, job: str) -> Path:
         """Where that is written."""
@@ -189,11 +181,16 @@ class QueueFolder:
         return self._jobs / job
 
     def _read(self, path: Path) -> QueuedRun:
-        submitted = _read_run(path / RUN_FILE)
         state_file = path / STATE_FILE
         state = RunState()
-        if state_file.exists():
-            state = RunState.model_validate_json(state_file.read_text())
+        try:
+            submitted = _read_run(path / RUN_FILE)
+            if state_file.exists():
+                state = RunState.model_validate_json(state_file.read_text())
+        except (ValidationError, OSError) as error:
+            raise ConfigError(
+                f"{path} holds no run that this version of propulsion wrote: remove the folder"
+            ) from error
         is_cancelled = (path / CANCEL_FILE).exists()
         return QueuedRun(path.name, submitted.submitted, submitted.run, state, is_cancelled)
 
@@ -201,6 +198,16 @@ class QueueFolder:
 def running(runs: Sequence[QueuedRun]) -> list[QueuedRun]:
     """Those that a job is training."""
     return [one for one in runs if one.state.state == "running"]
+
+
+def _replace(path: Path, document: Section) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_file(temporary, document.model_dump_json(indent=1).encode())
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise PropulsionError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @lru_cache(maxsize=4096)

@@ -98,6 +98,8 @@ class RayJobs:
 
     def follow(self, job_id: str) -> Iterator[str]:
         """What a job prints, piece by piece, until it ends. Raises UnknownJobError."""
+        import aiohttp
+
         self._call("get_job_info", job_id)
         pieces = self._client().tail_job_logs(job_id)
         with asyncio.Runner() as runner:
@@ -106,7 +108,7 @@ class RayJobs:
                     yield runner.run(anext(pieces))
                 except StopAsyncIteration:
                     return
-                except RuntimeError as error:
+                except (RuntimeError, aiohttp.ClientError) as error:
                     raise HeadUnreachableError(f"{self.address}: {error}") from error
 
     def resources(self) -> dict[str, float]:
