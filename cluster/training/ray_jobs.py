@@ -75,6 +75,10 @@ class RayJobs:
                     raise
                 time.sleep(0.5)
 
+    def require_head(self) -> None:
+        """Return if the head answers."""
+        self._call("get_version")
+
     def info(self, job_id: str) -> JobInfo:
         """Where a job stands; `lost` if Ray does not know it."""
         try:
@@ -118,16 +122,17 @@ class RayJobs:
         from ray.util.state import list_nodes
         from ray.util.state.exception import RayStateApiException
 
-        # The state API takes most of a minute to tell that nobody answers.
-        self._call("get_version")
+        self.require_head()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 nodes = list_nodes(
-                    address=self.address, filters=[("state", "=", "ALIVE")], timeout=10
+                    address=self.address, filters=[("state", "=", "ALIVE")], timeout=30
                 )
         except (RayStateApiException, OSError, RuntimeError) as error:
-            raise self._unreachable() from error
+            raise HeadUnreachableError(
+                f"the Ray head at {self.address} does not tell its nodes: {error}"
+            ) from error
         totals: dict[str, float] = {}
         for node in nodes:
             for kind in ("CPU", "GPU"):

@@ -39,7 +39,7 @@ def submit_job(run: RunConfig, jobs: RayJobs) -> str:
         PropulsionError: the run's folder cannot be written.
     """
     # Asked first: a run that was not started leaves nothing behind.
-    jobs.resources()
+    jobs.require_head()
     job_id = f"{run.name}-{secrets.token_hex(4)}"
     spec = JobSpec(run=with_lineage(run, run=run.name, job=job_id))
     path = run.output_dir / JOB_FILE

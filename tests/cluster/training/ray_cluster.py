@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from tests.trainer.runs import free_port
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 240
+SECONDS = 500
 _NODE = {"object_store_memory": 80 * 1024**2}
 
 
@@ -91,7 +91,8 @@ def propulsion(*args: str, code: int = 0) -> str:
         cwd=ROOT,
     )
     assert done.returncode == code, done.stdout
-    assert "Traceback" not in done.stdout
+    # Those of a lost rank, in a run's log, begin with the rank's name.
+    assert "\nTraceback" not in f"\n{done.stdout}"
     return done.stdout
 
 
