@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from trainer.config.adapter import AdapterSection
 from trainer.config.batching import BatchingSection
 from trainer.config.checkpoints import CheckpointSection
+from trainer.config.cluster import ClusterSection
 from trainer.config.data import DataSection
 from trainer.config.deepspeed import DeepSpeedSection
 from trainer.config.evaluation import EvaluationSection
@@ -51,6 +52,7 @@ class RunConfig(Section):
     deepspeed: DeepSpeedSection = Field(default_factory=DeepSpeedSection)
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     metrics_targets: Path | None = None
@@ -101,6 +103,7 @@ class RunFile(Section):
     deepspeed: DeepSpeedSection = Field(default_factory=DeepSpeedSection)
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port of /metrics while training; 0 picks one."
     )
