@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from cluster.deploy.cli import manifests
+
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
 )
@@ -12,3 +14,6 @@ app = typer.Typer(
 @app.callback()
 def cluster() -> None:
     """Run training jobs and serving replicas on a Ray cluster."""
+
+
+app.command("manifests")(manifests)
