@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.deploy.cli import manifests
+from cluster.deploy.cli import down, execute, manifests, up
 
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
@@ -17,3 +17,6 @@ def cluster() -> None:
 
 
 app.command("manifests")(manifests)
+app.command("up")(up)
+app.command("down")(down)
+app.command("exec")(execute)
