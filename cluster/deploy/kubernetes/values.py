@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def load_values(path: str | Path) -> Values:
     """Read a values file.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or a key is unknown, missing or wrong; all
-            that is wrong is told at once.
+        ConfigError: the file is missing or not YAML, or a key of it or of its run file is unknown,
+            missing or wrong; all that is wrong is told at once.
     """
     path = Path(path)
     try:
@@ -71,13 +72,29 @@ def load_values(path: str | Path) -> Values:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys, found {type(tree).__name__}")
     try:
-        return Values.model_validate(tree)
+        values = Values.model_validate(tree)
     except ValidationError as error:
         lines = [
             f"  {'.'.join(map(str, problem['loc'])) or 'values'}: {problem['msg']}"
             for problem in error.errors()
         ]
         raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
+    if values.training.enabled:
+        _check_run(values.training.run, f"{path}: training.run")
+    return values
+
+
+def _check_run(tree: dict[str, Any], where: str) -> None:
+    """Tell now what a trainer would refuse when its pods are there."""
+    from trainer.config import load_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.yaml"
+        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        try:
+            load_run(file)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(file), where)) from error
 
 
 def values_schema() -> dict[str, Any]:

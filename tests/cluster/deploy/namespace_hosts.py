@@ -37,7 +37,7 @@ MaxStartups 50
 
 @dataclass(frozen=True)
 class Hosts:
-    """Three hosts on a network of their own, and a fourth to command them from."""
+    """Hosts on a network of their own, and one more to command them from."""
 
     folder: Path
     addresses: tuple[str, ...]
@@ -55,7 +55,7 @@ class Hosts:
         return self.folder / address / "home"
 
     def from_outside(self, command: list[str]) -> list[str]:
-        """A command as given on the fourth host."""
+        """A command as given on the host that is not theirs."""
         return ["ip", "netns", "exec", f"{self.prefix}c", *command]
 
     def processes(self, name: str) -> list[int]:
@@ -100,7 +100,9 @@ def namespace_hosts(folder: Path, count: int = 3) -> Iterator[Hosts]:
         for index, name in enumerate((*map(str, range(count)), "c")):
             host = ("ip", "-n", prefix + name)
             port = f"port{index}"
-            call(*switch, "link", "add", port, "type", "veth", "peer", "eth0", "netns", prefix + name)
+            call(
+                *switch, "link", "add", port, "type", "veth", "peer", "eth0", "netns", prefix + name
+            )
             call(*switch, "link", "set", port, "master", "bridge", "up")
             call(*host, "address", "add", f"{NETWORK}.{index + 1}/24", "dev", "eth0")
             call(*host, "link", "set", "eth0", "up")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from tests.cluster.deploy.manifest_schemas import InvalidManifestError, check_manifest
 from tests.cluster.deploy.values import FULL, RUN, SMALL, Manifests, manifests, pod_templates
+from trainer.config import load_run
+from trainer.config.run import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +209,45 @@ def test_an_elastic_run_takes_its_ranks_from_the_run_file() -> None:
     assert job["rayClusterSpec"]["enableInTreeAutoscaling"] is True
 
 
+def test_the_arguments_of_the_serve_application_are_its_own(
+    full: Manifests, small: Manifests
+) -> None:
+    config = pytest.importorskip("cluster.serving.config", reason="no Serve application yet")
+    for found, replicas, gpus in ((full, 8, 2), (small, 1, 0)):
+        serve = yaml.safe_load(found["RayService", "demo-serving"]["spec"]["serveConfigV2"])
+        (application,) = serve["applications"]
+        assert application["import_path"] == "cluster.serving.app:build"
+        args = config.ClusterServeConfig.model_validate(application["args"])
+        assert args.most_replicas == replicas
+        assert args.replica_gpus == gpus
+        assert args.asks_for_keys
+        pod = container(found, "serving")
+        assert str(args.base) in {mount["mountPath"] for mount in pod["volumeMounts"]}
+
+
+def test_ray_serve_takes_its_part_of_the_manifest(full: Manifests) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    text = full["RayService", "demo-serving"]["spec"]["serveConfigV2"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    assert config.http_options.port == 8000
+
+
 def test_the_run_file_comes_through_whole(full: Manifests) -> None:
     run = yaml.safe_load(full["ConfigMap", "demo-run"]["data"]["run.yaml"])
     assert run.pop("metrics_port") == 9101
     assert run.pop("metrics_host") == "0.0.0.0"
     assert run == RUN
+
+
+def test_the_run_file_is_one_that_training_takes(full: Manifests, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    text = full["ConfigMap", "demo-run"]["data"]["run.yaml"]
+    if "metrics_host" not in RunFile.model_fields:
+        pytest.skip("trainers answer on loopback alone as yet")
+    path.write_text(text)
+    run = load_run(path)
+    assert run.output_dir == Path("/runs/sst2")
 
 
 def test_a_base_in_a_bucket_is_fetched_and_one_on_a_volume_is_mounted(
@@ -237,4 +274,4 @@ def test_series_carry_the_roles_that_rules_and_dashboards_ask_for(full: Manifest
     assert role(gateway["relabelings"]) == "gateway"
     assert role(trainer["metricRelabelings"]) == "trainer"
     targets = full["ScrapeConfig", "demo-replicas"]["spec"]["httpSDConfigs"][0]
-    assert targets["url"] == "http://demo-serving.ml.svc:8000/metrics/targets"
+    assert targets["url"] == "http://demo-gateway.ml.svc:8000/metrics/targets"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cluster.deploy.kubernetes.chart_files import chart_files
 from cluster.deploy.kubernetes.render import CHART, render
 from cluster.deploy.kubernetes.values import Values, load_values
 from propulsion.errors import ConfigError
-from tests.cluster.deploy.values import FULL, SMALL
+from tests.cluster.deploy.values import FULL, SMALL, manifests
 
 
 def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -51,6 +52,11 @@ def write(folder: Path, tree: Any) -> Path:
         ("runs.claim", None, "runs"),
         ("image.digest", "sha256:1", "digest"),
         ("training.run", {}, "run file is missing"),
+        (
+            "training.run.adapter.degre",
+            3,
+            "values.yaml: training.run: 1 problem(s)\n  adapter.degre: unknown key",
+        ),
         ("monitoring.interval", "often", "interval"),
     ],
 )
@@ -58,6 +64,17 @@ def test_wrong_values_are_told(tmp_path: Path, path: str, value: Any, said: str)
     with pytest.raises(ConfigError) as error:
         load_values(write(tmp_path, changed(FULL, path, value)))
     assert said in str(error.value)
+
+
+def test_the_documented_walk_has_values_that_render(tmp_path: Path) -> None:
+    page = (CHART.parents[2] / "docs" / "cluster" / "deploy.md").read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "image:" in one]
+    path = tmp_path / "values.yaml"
+    path.write_text(block)
+    load_values(path)
+    found = manifests(yaml.safe_load(block))
+    assert found["RayJob", "demo-training"]["spec"]["entrypoint"].endswith("--workers 8")
+    assert ("RayService", "demo-serving") in found
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

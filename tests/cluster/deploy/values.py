@@ -19,6 +19,7 @@ RUN = {
     "adapter": {"preset": "all", "degree": 15},
     "data": {
         "train": "/runs/data/train.tsv",
+        "test": "/runs/data/test.tsv",
         "records": {
             "format": "tsv",
             "text": "sentence",

@@ -5,6 +5,7 @@
       "base" .Values.base.path
       "store" .Values.store.url
       "served_name" .Values.base.name
+      "host" "0.0.0.0"
       "keys_file" (printf "/etc/propulsion/keys/%s" $serving.keysFile)
       "min_replicas" $serving.workers.min
       "max_replicas" $serving.workers.max
