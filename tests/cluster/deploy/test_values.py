@@ -121,7 +121,7 @@ def test_helm_makes_the_same_of_a_values_file_as_the_command(
     ours = render(Values.model_validate(tree), release="demo", namespace="ml")
 
     def objects(text: str) -> list[Any]:
-        found = [one for one in yaml.safe_load_all(text) if isinstance(one, dict)]
+        found = [one for one in yaml.safe_load_all(text) if isinstance(one, dict) and "kind" in one]
         return sorted(found, key=lambda one: (one["kind"], one["metadata"]["name"]))
 
     assert objects(by_helm) == objects(ours)
