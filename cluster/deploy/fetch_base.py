@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from propulsion.errors import ConfigError, PropulsionError
+from adapters.backends.filesystem import open_filesystem, reaching
+from propulsion.errors import ConfigError, PropulsionError, StoreUnavailableError
 
 
 def fetch_base(url: str, folder: Path) -> None:
@@ -19,18 +20,16 @@ def fetch_base(url: str, folder: Path) -> None:
         ConfigError: there is no model folder at the URL, or nothing can read such URLs.
         PropulsionError: it cannot be copied.
     """
-    import fsspec
-
+    files, path = open_filesystem(url)
     try:
-        files, path = fsspec.core.url_to_fs(url)
-        if not files.exists(f"{path.rstrip('/')}/config.json"):
-            raise ConfigError(f"{url}: no model folder (it has no config.json)")
-        folder.mkdir(parents=True, exist_ok=True)
-        files.get(f"{path.rstrip('/')}/", f"{folder}/", recursive=True)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"{url}: {error}") from error
-    except OSError as error:
-        raise PropulsionError(f"{url} cannot be copied to {folder}: {error}") from error
+        with reaching(url):
+            if not files.exists(f"{path}/config.json"):
+                raise ConfigError(f"{url}: no model folder (it has no config.json)")
+            folder.mkdir(parents=True, exist_ok=True)
+            files.get(f"{path}/", f"{folder}/", recursive=True)
+    except (StoreUnavailableError, OSError) as error:
+        cause = error.__cause__ or error
+        raise PropulsionError(f"{url} cannot be copied to {folder}: {cause}") from error
 
 
 def main() -> None:

@@ -50,13 +50,16 @@ def stop_cluster(config: HostsConfig) -> None:
     """Stop Ray on all hosts, jobs and servers with it.
 
     Raises:
-        HostError: a host cannot be logged in to; Ray runs on there.
-        LauncherError: `ray down` failed.
+        HostError: a host cannot be logged in to; Ray runs on everywhere.
+        LauncherError: Ray could not be stopped on a host, or `ray down` failed.
     """
     check_hosts(config)
     # `ray down` would stop the head alone, and by a `ray` that need not be in the login's PATH.
     with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(lambda host: run_on_host(config, host, "ray stop"), config.hosts))
+        results = pool.map(lambda host: run_on_host(config, host, "ray stop"), config.hosts)
+    for host, result in zip(config.hosts, results, strict=True):
+        if result.returncode != 0:
+            raise LauncherError(f"{host}: ray stop failed: {result.stderr.strip()}")
     _ray(config, "down")
 
 

@@ -11,7 +11,8 @@ import fsspec
 import pytest
 
 from cluster.deploy.fetch_base import fetch_base
-from propulsion.errors import ConfigError
+from propulsion.errors import ConfigError, PropulsionError
+from tests.adapters.s3 import S3Server
 
 
 @pytest.fixture
@@ -52,3 +53,23 @@ def test_a_url_without_a_model_is_told_in_one_line(url: str, tmp_path: Path) -> 
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "base").exists()
+
+
+def test_a_bucket_is_read_with_the_credentials_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = S3Server()
+    try:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.create_bucket("models")
+        files = fsspec.filesystem("s3", skip_instance_cache=True)
+        files.pipe("models/tiny/config.json", b"{}")
+        files.pipe("models/tiny/weights/one.safetensors", b"\x00" * 10)
+        fetch_base("s3://models/tiny", tmp_path / "base")
+        assert (tmp_path / "base" / "weights" / "one.safetensors").stat().st_size == 10
+        server.stop()
+        with pytest.raises(PropulsionError, match="s3://models/tiny cannot be copied"):
+            fetch_base("s3://models/tiny", tmp_path / "other")
+    finally:
+        server.close()
