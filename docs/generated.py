@@ -77,7 +77,8 @@ def _fields(model: Any) -> list[str]:
 
 def _rows(model: Any, prefix: str) -> list[str]:
     rows = []
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         nested = _models(field.annotation)
         if nested:
             meaning = field.description or (nested[0].__doc__ if len(nested) == 1 else "One of:")

@@ -1,0 +1,1 @@
+"""A Ray cluster on bare hosts, by Ray's own launcher."""

@@ -1,0 +1,1 @@
+"""The chart's values, and the manifests that the chart makes of them."""
