@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from cluster.capacity.cli import measure, simulate
+
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
 )
@@ -12,3 +14,7 @@ app = typer.Typer(
 @app.callback()
 def cluster() -> None:
     """Run training jobs and serving replicas on a Ray cluster."""
+
+
+app.command("measure")(measure)
+app.command("simulate")(simulate)

@@ -45,8 +45,7 @@ class AdapterTimes(_Section):
         description="The part of a load during which the engine does nothing else."
     )
     slot_write_seconds: NonNegativeFloat = Field(description="From host memory to a bank slot.")
-    host_bytes: PositiveInt = Field(description="Of an adapter in host memory.")
-    slot_bytes: PositiveInt = Field(description="Of a bank slot on the device.")
+    row_bytes: PositiveInt = Field(description="Of an adapter, in host memory and in a slot alike.")
 
 
 class EngineLimits(_Section):
@@ -115,6 +114,28 @@ class ReplicaTimes(_Section):
         )
 
 
+def with_places(
+    times: ReplicaTimes, *, slots: int | None = None, host_adapters: int | None = None
+) -> ReplicaTimes:
+    """The same replica with other numbers of slots and of adapters in host memory.
+
+    Raises:
+        ConfigError: host memory would hold fewer adapters than there are slots.
+    """
+    limits = times.limits.model_copy(
+        update={
+            "slots": slots or times.limits.slots,
+            "host_adapters": host_adapters or times.limits.host_adapters,
+        }
+    )
+    if limits.host_adapters < limits.slots:
+        raise ConfigError(
+            f"host memory of {limits.host_adapters} adapters is less than {limits.slots} slots: "
+            "raise --host-adapters, or lower --slots"
+        )
+    return times.model_copy(update={"limits": limits})
+
+
 def read_times(path: Path) -> ReplicaTimes:
     """The measured times in a file.
 
@@ -130,7 +151,7 @@ def read_times(path: Path) -> ReplicaTimes:
         return ReplicaTimes.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(str(part) for part in problem["loc"]) or "all"
         raise ConfigError(
             f"{path}: not a file of measured times: {where}: {problem['msg']}; {hint}"
         ) from error
