@@ -19,6 +19,7 @@ from cluster.capacity.simulation.scenario import Scenario
 from cluster.capacity.simulation.simulate import simulate
 from cluster.capacity.simulation.traffic import Lengths, Rate
 from cluster.capacity.times import ReplicaTimes, with_places
+from cluster.serving.affinity import AffinityConfig
 
 POLICIES = ("affinity", "two_choices", "round_robin")
 _PROMPT, _OUTPUT = Lengths(64, 0.5), Lengths(16, 0.5)
@@ -43,7 +44,6 @@ class Job:
     """A scenario and where its result belongs."""
 
     experiment: str
-    key: tuple[Any, ...]
     scenario: Scenario
 
 
@@ -53,6 +53,7 @@ def run_experiments(
     """All experiments, on every core; rows by experiment."""
     jobs = [*_scale(times, sizes), *_transient(times, sizes)]
     jobs += [*_host_sizes(times, sizes), *_replica_counts(times, sizes)]
+    jobs += _free_queues(times, sizes)
     found: dict[str, list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for number, (job, row) in enumerate(zip(jobs, pool.map(_run, jobs), strict=True), 1):
@@ -64,11 +65,15 @@ def run_experiments(
 def _run(job: Job) -> dict[str, Any]:
     began = time.perf_counter()
     outcome = simulate(job.scenario)
+    limits = job.scenario.times.limits
     row = {
         "policy": job.scenario.policy,
         "replicas": job.scenario.replicas,
         "adapters": job.scenario.num_adapters,
-        "host_adapters": job.scenario.times.limits.host_adapters,
+        "requests_offered_per_second": job.scenario.rate.per_second[0],
+        "free_queue": (job.scenario.affinity or AffinityConfig()).free_queue,
+        "host_adapters": limits.host_adapters,
+        "host_mib": limits.host_adapters * job.scenario.times.adapter.row_bytes / 2**20,
         "busiest_to_mean": _busiest_to_mean(outcome, job.scenario.replicas),
         **outcome_summary(outcome),
         "wall_seconds": time.perf_counter() - began,
@@ -102,7 +107,6 @@ def _scale(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
     for policy in POLICIES:
         yield Job(
             "scale",
-            (policy,),
             _scenario(
                 fleet,
                 policy,
@@ -120,7 +124,7 @@ def _host_sizes(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
             scenario = _scenario(
                 fleet, policy, sizes.small_replicas, num_requests=sizes.small_requests
             )
-            yield Job("host_sizes", (host, policy), scenario)
+            yield Job("host_sizes", scenario)
 
 
 def _replica_counts(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
@@ -138,35 +142,49 @@ def _replica_counts(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
                 num_adapters=1000 * sizes.small_replicas,
                 rate=rate,
             )
-            yield Job("replica_counts", (replicas, policy), scenario)
+            yield Job("replica_counts", scenario)
 
 
 def _transient(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
-    """Traffic doubles and falls back; then a fifth of the replicas dies."""
+    """Traffic rises by 70 % and falls back; later a fifth of the replicas dies."""
     fleet = with_places(times, slots=sizes.slots, host_adapters=sizes.host_adapters)
     replicas = max(5, sizes.small_replicas // 2)
     base = usual_rate(times) * replicas
-    rate = Rate((base, 1.7 * base, base), (0.0, 60.0, 300.0))
-    target = _usual_ongoing(fleet)
+    rise = 60.0
+    fall = rise + 90.0 + 2 * times.boot_seconds
+    deaths = fall + 150.0
+    end = deaths + 60.0 + times.boot_seconds
     autoscaler = AutoscalerConfig(
         min_replicas=replicas,
         max_replicas=4 * replicas,
-        target_ongoing_requests=target,
+        target_ongoing_requests=_usual_ongoing(fleet),
         upscale_delay_s=10.0,
         downscale_delay_s=60.0,
     )
-    seconds = 600.0
-    num_requests = int(base * seconds + 0.7 * base * 240)
     scenario = _scenario(
         fleet,
         "affinity",
         replicas,
-        num_requests=num_requests,
-        rate=rate,
+        num_requests=int(base * (end + 0.7 * (fall - rise))),
+        rate=Rate((base, 1.7 * base, base), (0.0, rise, fall)),
         autoscaler=autoscaler,
-        failures=((480.0, replicas // 5),),
+        failures=((deaths, replicas // 5),),
     )
-    yield Job("transient", ("affinity",), scenario)
+    yield Job("transient", scenario)
+
+
+def _free_queues(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
+    """How long a queue may be before requests leave the replica that holds their adapter."""
+    fleet = with_places(times, slots=sizes.slots, host_adapters=sizes.host_adapters)
+    for free_queue in (2, 4, 8, 12, 16, 24, 32):
+        scenario = _scenario(
+            fleet,
+            "affinity",
+            sizes.small_replicas,
+            num_requests=sizes.small_requests,
+            affinity=AffinityConfig(free_queue=free_queue),
+        )
+        yield Job("free_queues", scenario)
 
 
 def _usual_ongoing(times: ReplicaTimes) -> float:

@@ -83,7 +83,8 @@ def validate(
         "adapters": len(names),
         "prompt_tokens": _PROMPT.mean,
         "output_tokens": _OUTPUT.mean,
-        **{"seconds": load.seconds, "utilisation": load.utilisation},
+        "seconds": load.seconds,
+        "utilisation": load.utilisation,
     }
 
 
@@ -136,7 +137,5 @@ def _simulated_summary(outcome: Outcome) -> dict[str, float]:
 def _with_interval(values: np.ndarray, share: float) -> list[float]:
     """A quantile and its 95 % interval by the bootstrap."""
     generator = np.random.default_rng(0)
-    drawn = [
-        float(np.quantile(generator.choice(values, len(values)), share)) for _ in range(300)
-    ]
+    drawn = [float(np.quantile(generator.choice(values, len(values)), share)) for _ in range(300)]
     return [float(np.quantile(values, share)), *np.quantile(drawn, [0.025, 0.975]).tolist()]

@@ -18,8 +18,8 @@ class Policy(Protocol):
     def set_replicas(self, replicas: Sequence[int]) -> None:
         """Say which replicas take requests."""
 
-    def choose(self, adapter: int, avoid: Sequence[int] = ()) -> int:
-        """The replica for a request; never one of `avoid` unless there is no other."""
+    def choose(self, adapter: int) -> int:
+        """The replica for a request; there must be one."""
 
     def set_ongoing(self, replica: int, ongoing: int) -> None:
         """Say how many requests a replica has."""
@@ -39,12 +39,9 @@ class RoundRobin:
         """Say which replicas take requests."""
         self._replicas = list(replicas)
 
-    def choose(self, adapter: int, avoid: Sequence[int] = ()) -> int:
+    def choose(self, adapter: int) -> int:
         """The next one."""
-        for _ in self._replicas:
-            self._next = (self._next + 1) % len(self._replicas)
-            if self._replicas[self._next] not in avoid:
-                break
+        self._next = (self._next + 1) % len(self._replicas)
         return self._replicas[self._next]
 
     def set_ongoing(self, replica: int, ongoing: int) -> None:
@@ -66,11 +63,9 @@ class TwoChoices:
         """Say which replicas take requests."""
         self._replicas = list(replicas)
 
-    def choose(self, adapter: int, avoid: Sequence[int] = ()) -> int:
+    def choose(self, adapter: int) -> int:
         """The less busy of two."""
-        open_to = [r for r in self._replicas if r not in avoid] if avoid else self._replicas
-        open_to = open_to or self._replicas
-        drawn = self._random.sample(open_to, min(2, len(open_to)))
+        drawn = self._random.sample(self._replicas, min(2, len(self._replicas)))
         return min(drawn, key=lambda replica: self._ongoing.get(replica, 0))
 
     def set_ongoing(self, replica: int, ongoing: int) -> None:
@@ -97,14 +92,11 @@ class Affinity:
         self._index = {name: replica for replica, name in self._name.items()}
         self._router.set_replicas(self._index)
 
-    def choose(self, adapter: int, avoid: Sequence[int] = ()) -> int:
+    def choose(self, adapter: int) -> int:
         """The router's first choice."""
         name = self._adapters[adapter]
-        avoided = [self._name[replica] for replica in avoid if replica in self._name]
-        if not avoided:
-            self._router.count(name)
-        ranked = self._router.rank(name, avoided) or self._router.rank(name)
-        return self._index[ranked[0].replica]
+        self._router.count(name)
+        return self._index[self._router.rank(name)[0].replica]
 
     @property
     def popularity_window(self) -> int:
@@ -148,14 +140,16 @@ def replica_name(replica: int) -> str:
     return f"replica-{replica:05d}"
 
 
-def make_policy(name: str, num_adapters: int, seed: int) -> Policy:
-    """A policy by name.
+def make_policy(
+    name: str, num_adapters: int, seed: int, affinity: AffinityConfig | None = None
+) -> Policy:
+    """A policy by name; `affinity` sets the router of that name.
 
     Raises:
         ConfigError: there is none of that name.
     """
     policies: dict[str, Callable[[], Policy]] = {
-        "affinity": lambda: Affinity(num_adapters, seed),
+        "affinity": lambda: Affinity(num_adapters, seed, affinity),
         "round_robin": RoundRobin,
         "two_choices": lambda: TwoChoices(seed),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cluster.capacity.simulation.autoscaling import AutoscalerConfig
 from cluster.capacity.simulation.traffic import Lengths, Rate
 from cluster.capacity.times import ReplicaTimes
+from cluster.serving.affinity import AffinityConfig
 from propulsion.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ class Scenario:
         times: what a replica takes.
         replicas: how many serve at the start.
         policy: how requests are routed: affinity, round_robin or two_choices.
+        affinity: settings of the affinity router; its defaults if None.
         num_requests: requests in all.
         rate: their arrivals a second.
         num_adapters, zipf_exponent: what they ask for.
@@ -41,6 +43,7 @@ class Scenario:
     seed: int = 0
     warm: bool = True
     report_seconds: float = 5.0
+    affinity: AffinityConfig | None = None
     autoscaler: AutoscalerConfig | None = None
     failures: tuple[tuple[float, int], ...] = ()
 

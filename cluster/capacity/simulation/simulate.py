@@ -56,11 +56,14 @@ class _Simulation:
         self._ends = [0] * count
         self._left = count
         self._retries = 0
+        self._held: list[int] = []
         self._gaps = GapHistogram()
         self._moments: list[Moment] = []
         self._events: list[tuple[float, int, int, int, int]] = []
         self._sequence = itertools.count()
-        self._policy = make_policy(scenario.policy, scenario.num_adapters, scenario.seed)
+        self._policy = make_policy(
+            scenario.policy, scenario.num_adapters, scenario.seed, scenario.affinity
+        )
         self._fleet = Fleet(scenario.autoscaler, self._policy)
         self._start_fleet()
 
@@ -115,6 +118,10 @@ class _Simulation:
         heapq.heappush(self._events, (seconds, next(self._sequence), kind, subject, detail))
 
     def _send(self, request: int, now: float) -> None:
+        if not self._fleet.serving:
+            # The gateway holds requests until somebody serves.
+            self._held.append(request)
+            return
         adapter = self._requests.adapter[request]
         name = self._policy.choose(adapter)
         replica = self._fleet.serving[name]
@@ -176,6 +183,9 @@ class _Simulation:
         if self._fleet.is_starting(name):
             self._fleet.serve(name)
             self._fleet.tell_policy()
+            held, self._held = self._held, []
+            for request in held:
+                self._send(request, now)
 
     def _die(self, now: float, number: int, _: int) -> None:
         for name in list(self._fleet.serving)[:number]:
