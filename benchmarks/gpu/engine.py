@@ -1,0 +1,2 @@
+TINY = LARGE = None
+def measure(*_): return []
