@@ -78,9 +78,7 @@ def _row(shape: Shape, case: Case, tokens: int, num_adapters: int) -> dict[str, 
     }
 
 
-def _cases(
-    shape: Shape, device: str, tokens: int, num_adapters: int, copies: int
-) -> list[Case]:
+def _cases(shape: Shape, device: str, tokens: int, num_adapters: int, copies: int) -> list[Case]:
     """A copy as wide as the widest activations, the model's serving kernels, and training's."""
 
     def random(*size: int) -> torch.Tensor:

@@ -96,6 +96,23 @@ def _steps_of(
     *,
     is_brief: bool,
 ) -> Fields:
+    """Of one model, whose memory is given back."""
+    fields = _measure_model(shape, sizes, settings, budget, is_brief=is_brief)
+    decoding.free_memory()
+    if settings.device == "cuda":
+        # The compiler gives up on a function that it has compiled for too many shapes.
+        torch.compiler.reset()
+    return fields
+
+
+def _measure_model(
+    shape: Shape,
+    sizes: list[tuple[int, int]],
+    settings: Settings,
+    budget: Budget,
+    *,
+    is_brief: bool,
+) -> Fields:
     adapters, rounds = settings.adapters, settings.rounds
     fields: Fields = {"fused_difference": {}, "decoding": []}
     decoder = budget.run(
@@ -118,11 +135,6 @@ def _steps_of(
     fields["decoding"] += measure(decoder, sizes, adapters, rounds, 4.0 if is_brief else 8.0)
     if not is_brief:
         fields["decoding"] += measure(decoder.one_layer(), sizes, adapters, rounds, 2.0)
-    del decoder
-    decoding.free_memory()
-    if settings.device == "cuda":
-        # The compiler gives up on a function that it has compiled for too many shapes.
-        torch.compiler.reset()
     return fields
 
 
