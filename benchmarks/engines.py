@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-STOP_SECONDS = 30.0
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,38 +32,42 @@ class EngineSpec:
 
 
 class Engine:
-    """A running engine; a context that stops it.
+    """An engine that starts, and then runs; a context that stops it.
 
     Args:
         spec: what it is.
-        timeout_seconds: for its start; None waits for ever.
-
-    Raises:
-        RuntimeError: it did not start.
-        TimeoutError: it did not start in time.
     """
 
-    def __init__(self, spec: EngineSpec, timeout_seconds: float | None = None):
+    def __init__(self, spec: EngineSpec):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
         self._process.start()
         # Else the pipe would not end with the process.
         theirs.close()
-        try:
-            self._answer(timeout_seconds)
-        except BaseException:
-            self._kill()
-            raise
+        self._is_ready = False
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._process.is_alive():
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None and self._is_ready and self._process.is_alive():
             self._pipe.send(None)
             self._process.join(STOP_SECONDS)
-        self._kill()
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def wait_until_ready(self, timeout_seconds: float | None = None) -> None:
+        """Return at once where it already is; without a timeout wait for ever.
+
+        Raises:
+            RuntimeError: it did not start.
+            TimeoutError: it did not start in time.
+        """
+        if not self._is_ready:
+            self._answer(timeout_seconds)
+            self._is_ready = True
 
     def rate(
         self,
@@ -98,11 +102,6 @@ class Engine:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
 
 
 def _serve(pipe: Connection, spec: EngineSpec) -> None:

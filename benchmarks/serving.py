@@ -74,10 +74,10 @@ def measure(base: Path, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         ours = write_adapters(Path(folder), base, args.slots, "propulsion")
         loras = write_adapters(Path(folder), base, 16, "lora")
-        engines = {
-            name: stack.enter_context(Engine(spec))
-            for name, spec in engine_specs(base, args).items()
-        }
+        engines: dict[str, Engine] = {}
+        for name, spec in engine_specs(base, args).items():
+            engines[name] = stack.enter_context(Engine(spec))
+            engines[name].wait_until_ready()
         idle = [None] * args.requests
         workloads: dict[str, tuple[str, list[Path | None]]] = {
             "base": ("base", idle),

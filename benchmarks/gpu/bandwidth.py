@@ -48,7 +48,7 @@ def measure(
         return [_row(shape, case, tokens, num_adapters) for case in cases]
 
     replays = {case.kernel: captured(case.call_all) for case in cases}
-    times = rounds_of(replays, rounds, budget_seconds=4.0)
+    times = rounds_of(replays, rounds, budget_seconds=2.5)
     rows = []
     for case in cases:
         rates = [case.bytes_per_call * len(case.calls) / s for s in times[case.kernel]]

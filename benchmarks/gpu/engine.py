@@ -1,14 +1,17 @@
 """What adapters cost a whole vLLM engine: its tokens per second with them beside those without.
 
 The engine without adapters runs all the time; the others run one at a time beside it, so that each
-round measures both. Weights are vLLM's dummies, so nothing is read but a configuration.
+round measures both. The first two start together. Weights are vLLM's dummies, so nothing is read
+but a configuration.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +25,12 @@ from benchmarks.gpu.timing import NOT_MEASURED, spread
 
 BASE = "without adapters"
 KV_BLOCK = 16
+# Of a tiny model's cache: on a CPU blocks are larger.
+LEAST_CACHE_BYTES = 2**26
 # Beside weights, cache and adapters: activations, captured graphs, CUDA's own.
 SPARE_BYTES = 4 * 2**30
-START_SECONDS, BESIDE_SECONDS = 75.0, 75.0
+# Two engines' start, which includes compiling, and the rounds.
+ENGINE_SECONDS = 100.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,11 @@ class Workload:
     def cache_bytes(self, shape: Shape) -> int:
         """Of keys and values in 16 bits of all requests."""
         blocks = -(-(self.prompt + self.tokens) // KV_BLOCK) + 1
-        return self.adapters * blocks * KV_BLOCK * 4 * shape.layers * shape.hidden
+        needed = self.adapters * blocks * KV_BLOCK * 4 * shape.layers * shape.hidden
+        return max(needed, LEAST_CACHE_BYTES)
 
 
-LARGE = Workload(adapters=256, prompt=16, tokens=64, rounds=7, vocabulary=32000, is_eager=False)
+LARGE = Workload(adapters=256, prompt=16, tokens=48, rounds=5, vocabulary=32000, is_eager=False)
 TINY = Workload(adapters=4, prompt=4, tokens=4, rounds=2, vocabulary=128, is_eager=True)
 
 
@@ -79,58 +86,60 @@ def measure(shape: Shape, device: str, workload: Workload, budget: Budget) -> li
         Rows with `variant`, `tokens_per_second` and `ratio_to_base` (of the same round), each with
         its quartiles, or "not measured" and why; `is_judged` where a goal is about it.
     """
+    rows = None
+    if (why := _why_not()) is not None:
+        budget.left_out["engines"] = why
+    else:
+        rows = budget.run(
+            "engines",
+            lambda: _measure(shape, device, workload, budget),
+            kind="engines",
+            expected_seconds=ENGINE_SECONDS,
+        )
+    if rows is None:
+        return [
+            _row(f"our plug-in, {workload.adapters} adapters", budget.left_out["engines"], True)
+        ]
+    return rows
+
+
+def _why_not() -> str | None:
+    """What keeps engines from being measured here, if anything does."""
     try:
         import peft  # noqa: F401
         import vllm  # noqa: F401
     except ImportError as error:
-        budget.left_out["engines"] = f"vLLM does not import: {error}"
-        return [
-            _row(f"our plug-in, {workload.adapters} adapters", budget.left_out["engines"], True)
-        ]
-    with tempfile.TemporaryDirectory() as folder:
-        base = write_config(Path(folder) / "base", shape, workload.vocabulary)
-        return _measure(shape, device, workload, budget, base)
+        return f"vLLM does not import: {error}"
+    return None
 
 
-def _measure(
-    shape: Shape, device: str, workload: Workload, budget: Budget, base: Path
-) -> list[dict[str, Any]]:
+def _measure(shape: Shape, device: str, workload: Workload, budget: Budget) -> list[dict[str, Any]]:
     options = vllm_options(shape, workload)
-    alone = budget.run(
-        "engine without adapters",
-        lambda: Engine(
-            EngineSpec("base", base, workload.prompt, options), max(budget.seconds_left, 1)
-        ),
-        kind="engine's start",
-        expected_seconds=START_SECONDS,
-    )
-    if alone is None:
-        why = budget.left_out["engine without adapters"]
-        return [_row(BASE, why), _row(f"our plug-in, {workload.adapters} adapters", why, True)]
     rows: list[dict[str, Any]] = []
     base_rates: list[float] = []
-    with alone:
-        for contender in contenders(shape, device, workload, base):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        base = write_config(folder / "base", shape, workload.vocabulary)
+        contenders = make_contenders(shape, device, workload, base)
+        alone = stack.enter_context(Engine(EngineSpec("base", base, workload.prompt, options)))
+        for contender in contenders:
             *_, name = contender.batches
             spec = EngineSpec(contender.method, base, workload.prompt, options | contender.options)
-            rates = budget.run(
-                f"engine: {name}",
-                lambda spec=spec, contender=contender: rates_beside(
-                    alone, spec, contender.batches, workload, budget
-                ),
-                kind=f"engine: {contender.method}",
-                expected_seconds=BESIDE_SECONDS,
+            measure_contender = partial(
+                rates_beside, alone, spec, contender.batches, workload, budget
             )
-            why = budget.left_out.get(f"engine: {name}", "")
-            rows += _rows_of(contender, rates, device, why)
+            rates = budget.run(
+                f"engine: {name}", measure_contender, kind="engine", expected_seconds=ENGINE_SECONDS
+            )
+            rows += _rows_of(contender, rates, device, budget.left_out.get(f"engine: {name}", ""))
             base_rates += (rates or {}).get(BASE, [])
     first = _row(BASE)
     if base_rates and device == "cuda":
-        first |= {"tokens_per_second": spread(base_rates)}
+        first["tokens_per_second"] = spread(base_rates)
     return [first, *rows]
 
 
-def contenders(shape: Shape, device: str, workload: Workload, base: Path) -> list[Contender]:
+def make_contenders(shape: Shape, device: str, workload: Workload, base: Path) -> list[Contender]:
     """Our plug-in with a bank in fp32 and in bf16, and vLLM's LoRA with as many as fit."""
     folder, count = base.parent, workload.adapters
     # Where weights come from matters to loading alone, which is not what is timed.
@@ -170,7 +179,9 @@ def rates_beside(
     def rate_of(engine: Engine, folders: list[Path | None]) -> float:
         return engine.rate(folders, workload.tokens, max(budget.seconds_left, 1))
 
-    with Engine(spec, max(budget.seconds_left, 1)) as engine:
+    with Engine(spec) as engine:
+        for starting in (alone, engine):
+            starting.wait_until_ready(max(budget.seconds_left, 1))
         turns = {BASE: (alone, [None] * workload.adapters)}
         turns |= {name: (engine, folders) for name, folders in batches.items()}
         rates: dict[str, list[float]] = {name: [] for name in turns}
@@ -240,7 +251,7 @@ def write_config(folder: Path, shape: Shape, vocabulary: int) -> Path:
 
 
 def loras_that_fit(shape: Shape, device: str, workload: Workload) -> int:
-    """At the most one for each request; at least one."""
+    """Beside the engine without adapters: at the most one for each request, and at least one."""
     if device == "cpu":
         return workload.adapters
     linears = shape.projections.values()
@@ -253,7 +264,7 @@ def loras_that_fit(shape: Shape, device: str, workload: Workload) -> int:
         * sum(linear.parts * linear.inputs + linear.width for linear in linears)
     )
     free, _ = torch.cuda.mem_get_info()
-    left = free - weights - workload.cache_bytes(shape) - SPARE_BYTES
+    left = free - 2 * (weights + workload.cache_bytes(shape) + SPARE_BYTES)
     return max(1, min(workload.adapters, left // lora))
 
 

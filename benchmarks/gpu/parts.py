@@ -132,9 +132,9 @@ def _measure_model(
     if difference is not None:
         fields["fused_difference"][shape.model] = difference
     measure = partial(decoding.measure, budget=budget, is_brief=is_brief)
-    fields["decoding"] += measure(decoder, sizes, adapters, rounds, 4.0 if is_brief else 8.0)
+    fields["decoding"] += measure(decoder, sizes, adapters, rounds, 3.0 if is_brief else 5.0)
     if not is_brief:
-        fields["decoding"] += measure(decoder.one_layer(), sizes, adapters, rounds, 2.0)
+        fields["decoding"] += measure(decoder.one_layer(), sizes, adapters, rounds, 1.5)
     return fields
 
 
