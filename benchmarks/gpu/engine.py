@@ -131,7 +131,7 @@ def _measure(shape: Shape, device: str, workload: Workload, budget: Budget) -> l
             rates = budget.run(
                 f"engine: {name}", measure_contender, kind="engine", expected_seconds=ENGINE_SECONDS
             )
-            rows += _rows_of(contender, rates, device, budget.left_out.get(f"engine: {name}", ""))
+            rows += rows_of(contender, rates, device, budget.left_out.get(f"engine: {name}", ""))
             base_rates += (rates or {}).get(BASE, [])
     first = _row(BASE)
     if base_rates and device == "cuda":
@@ -199,9 +199,10 @@ def rates_beside(
     return rates
 
 
-def _rows_of(
+def rows_of(
     contender: Contender, rates: dict[str, list[float]] | None, device: str, why: str
 ) -> list[dict[str, Any]]:
+    """A row for each batch; without a GPU, or without rates, nothing in it is measured."""
     rows = []
     for name, folders in contender.batches.items():
         is_judged = contender.method == "propulsion" and folders[0] is not None
