@@ -80,10 +80,12 @@ def measure(
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more, captured graphs included."""
+    """Give back what nothing refers to any more, captured graphs and compiled passes included."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+        # The compiler gives up on a function that it has compiled for too many shapes.
+        torch.compiler.reset()
 
 
 def phase_of(shape: Shape) -> str:

@@ -99,9 +99,6 @@ def _steps_of(
     """Of one model, whose memory is given back."""
     fields = _measure_model(shape, sizes, settings, budget, is_brief=is_brief)
     decoding.free_memory()
-    if settings.device == "cuda":
-        # The compiler gives up on a function that it has compiled for too many shapes.
-        torch.compiler.reset()
     return fields
 
 

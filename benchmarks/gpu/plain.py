@@ -80,9 +80,11 @@ class Plain:
 
 
 @cache
-def compiled() -> Plain:
-    """Made anew for each of the few shapes that they are called with."""
-    return Plain(*(torch.compile(f, dynamic=False) for f in (rope, act_mul, gelu, add_norm)))
+def compiled(backend: str = "inductor") -> Plain:
+    """Made anew for each shape that they are called with, or an error: never run as they are."""
+    functions = (rope, act_mul, gelu, add_norm)
+    options = {"dynamic": False, "fullgraph": True, "backend": backend}
+    return Plain(*(torch.compile(function, **options) for function in functions))
 
 
 class PlainPasses:

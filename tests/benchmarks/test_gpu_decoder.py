@@ -8,7 +8,7 @@ import torch
 from benchmarks.gpu.adapters import GroupedLora, Unfused, make_bank, slots_of
 from benchmarks.gpu.decoder import Decoder
 from benchmarks.gpu.passes import Fused
-from benchmarks.gpu.plain import Plain
+from benchmarks.gpu.plain import Plain, compiled
 from benchmarks.gpu.shapes import BLOOMZ_7B1, GPTJ_6B, LLAMA_7B, LLAMA_13B, Shape
 
 ADAPTERS = 3
@@ -29,6 +29,12 @@ def decoder(request: pytest.FixtureRequest, model: Shape) -> Decoder:
 
 def test_the_bases_are_the_same(decoder: Decoder) -> None:
     torch.testing.assert_close(decoder.step(plain=Plain()), decoder.step(), rtol=0, atol=1e-4)
+
+
+def test_the_passes_of_the_second_base_compile_whole(decoder: Decoder) -> None:
+    torch.compiler.reset()
+    traced = decoder.step(plain=compiled("eager"))
+    torch.testing.assert_close(traced, decoder.step(plain=Plain()), rtol=0, atol=1e-5)
 
 
 def test_fused_and_unfused_scales_are_those_of_scaled_weights(decoder: Decoder) -> None:
