@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -81,14 +82,18 @@ class Engine:
             RuntimeError: the engine failed; it is of no more use.
             TimeoutError: it did not answer in time; likewise.
         """
-        self._pipe.send(("run", folders, num_tokens))
-        return float(self._answer(timeout_seconds))
+        return float(self._ask(("run", folders, num_tokens), timeout_seconds))
 
     def first_token_seconds(self, folders: Sequence[Path]) -> list[tuple[float, float]]:
         """Of each adapter: when it is loaded for its first request, and right after."""
-        self._pipe.send(("first", folders, 1))
-        times: list[tuple[float, float]] = self._answer(None)
+        times: list[tuple[float, float]] = self._ask(("first", folders, 1), None)
         return times
+
+    def _ask(self, order: tuple[str, Sequence[Path | None], int], timeout: float | None) -> Any:
+        # A process that has ended is found out by the answer that does not come.
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send(order)
+        return self._answer(timeout)
 
     def _answer(self, timeout_seconds: float | None) -> Any:
         if not self._pipe.poll(timeout_seconds):
