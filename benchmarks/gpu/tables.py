@@ -117,7 +117,7 @@ def markdown(result: dict[str, Any]) -> str:
             ),
         ),
         "## Left out",
-        _table(("what", "why"), result["left_out"].items()),
+        _table(("what", "why"), result["left_out"].items()) if result["left_out"] else "Nothing.",
         "## What runs",
         _table(("kernel", "runs on"), result["backends"].items()),
         "## Bytes per second",
