@@ -80,6 +80,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
     assert (row["ratio_to_base"], row["note"]) == ("not measured", "skipped")
 
 
+@pytest.mark.slow
 def test_without_time_no_engine_starts() -> None:
     budget = Budget(0)
     (row,) = engine.measure(LLAMA_7B, "cpu", LARGE, budget)
