@@ -19,21 +19,19 @@ files included) and right after (`warm`).
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adapter_files import LORA_RANK, write_adapters
+from benchmarks.engines import Engine, EngineSpec
 from benchmarks.report import engine_machine, write_json
 
 FEW = 5
-WEIGHTS = "adapter_model.safetensors"
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def write_base(folder: Path, args: argparse.Namespace) -> Path:
@@ -49,45 +47,8 @@ def write_base(folder: Path, args: argparse.Namespace) -> Path:
     return folder
 
 
-def write_adapters(folder: Path, base: Path, count: int, kind: str) -> list[Path]:
-    """Adapter folders with random weights: of kind "propulsion" or "lora"."""
-    import shutil
-
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM
-
-    from propulsion import PropulsionConfig
-
-    options: dict[str, Any] = {"target_modules": list(LINEAR), "task_type": "CAUSAL_LM"}
-    config = LoraConfig(r=8, **options) if kind == "lora" else PropulsionConfig(**options)
-    first = folder / f"{kind}-0"
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(first)
-    shapes = {key: value.shape for key, value in load_file(first / WEIGHTS).items()}
-    folders = []
-    for seed in range(count):
-        target = folder / f"{kind}-{seed}"
-        target.mkdir(exist_ok=True)
-        if seed:
-            shutil.copy(first / "adapter_config.json", target)
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {k: torch.randn(s, generator=generator) * 1e-3 for k, s in shapes.items()}
-        save_file(tensors, target / WEIGHTS)
-        folders.append(target)
-    return folders
-
-
-def engine_process(pipe: Connection, kind: str, base: str, args: argparse.Namespace) -> None:
-    """One engine; answers ("run", adapter folders or None, tokens) and ("first", folders)."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
-
-    from adapters import AdapterVersion
-    from serving.engine import adapter_request, engine_options, load_adapter
-
+def engine_specs(base: Path, args: argparse.Namespace) -> dict[str, EngineSpec]:
+    """The engines that take turns, by name."""
     options: dict[str, Any] = {
         "dtype": args.dtype,
         "enforce_eager": True,
@@ -97,100 +58,55 @@ def engine_process(pipe: Connection, kind: str, base: str, args: argparse.Namesp
         "enable_prefix_caching": False,
         "skip_tokenizer_init": True,
     }
-    if kind == "base":
-        llm = LLM(model=base, **options)
-    elif kind == "lora":
-        llm = LLM(model=base, enable_lora=True, max_loras=16, max_lora_rank=8, **options)
-    else:
-        fusion = kind == "plugin"
-        llm = LLM(**engine_options(base, max_adapters=args.slots, fusion=fusion, **options))
-
-    def request_of(folder: str | None) -> Any:
-        if folder is None:
-            return None
-        path = Path(folder)
-        if kind == "lora":
-            return LoRARequest(path.name, 1 + int(path.name.rpartition("-")[2]), folder)
-        return adapter_request(AdapterVersion(path.name, "v1", path))
-
-    def generate(folders: Sequence[str | None], num_tokens: int) -> float:
-        sampling = SamplingParams(
-            temperature=0.0, max_tokens=num_tokens, ignore_eos=True, detokenize=False
-        )
-        # No two prompts alike, none of them text: lengths are what counts.
-        prompts = [
-            {"prompt_token_ids": [1, *range(3 + i % 90, 3 + i % 90 + args.prompt - 1)]}
-            for i in range(len(folders))
-        ]
-        requests: Any = None if kind == "base" else [request_of(folder) for folder in folders]
-        start = time.perf_counter()
-        llm.generate(prompts, sampling, lora_request=requests, use_tqdm=False)
-        return time.perf_counter() - start
-
-    pipe.send("ready")
-    while (order := pipe.recv()) is not None:
-        task, folders, num_tokens = order
-        if task == "run":
-            pipe.send(len(folders) * num_tokens / generate(folders, num_tokens))
-            continue
-        times: list[tuple[float, float]] = []
-        for folder in folders:
-            path = Path(folder)
-            start = time.perf_counter()
-            load_adapter(llm, AdapterVersion(path.name, "v1", path))
-            cold = time.perf_counter() - start + generate([folder], 1)
-            times.append((cold, generate([folder], 1)))
-        pipe.send(times)
+    lora = {"enable_lora": True, "max_loras": 16, "max_lora_rank": LORA_RANK}
+    plugin = {**options, "max_adapters": args.slots}
+    return {
+        "base": EngineSpec("base", base, args.prompt, options),
+        "plugin": EngineSpec("propulsion", base, args.prompt, plugin),
+        "unfused": EngineSpec("propulsion", base, args.prompt, {**plugin, "fusion": False}),
+        "lora": EngineSpec("lora", base, args.prompt, {**options, **lora}),
+    }
 
 
 def measure(base: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second of every round, by what was measured, and times to the first token."""
-    with tempfile.TemporaryDirectory() as folder:
-        ours = [str(f) for f in write_adapters(Path(folder), base, args.slots, "propulsion")]
-        loras = [str(f) for f in write_adapters(Path(folder), base, 16, "lora")]
-        context = multiprocessing.get_context("spawn")
-        pipes: dict[str, Connection] = {}
-        for kind in ("base", "plugin", "unfused", "lora"):
-            pipes[kind], theirs = context.Pipe()
-            context.Process(
-                target=engine_process, args=(theirs, kind, str(base), args), daemon=True
-            ).start()
-            pipes[kind].recv()
-
-        def ask(kind: str, *order: Any) -> Any:
-            pipes[kind].send(order)
-            return pipes[kind].recv()
-
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        ours = write_adapters(Path(folder), base, args.slots, "propulsion")
+        loras = write_adapters(Path(folder), base, 16, "lora")
+        engines: dict[str, Engine] = {}
+        for name, spec in engine_specs(base, args).items():
+            engines[name] = stack.enter_context(Engine(spec))
+            engines[name].wait_until_ready()
         idle = [None] * args.requests
-        workloads: dict[str, tuple[str, list[str | None], int]] = {
-            "base": ("base", idle, args.tokens),
-            "plugin_idle": ("plugin", idle, args.tokens),
-            "plugin_1": ("plugin", ours[:1] * args.requests, args.tokens),
-            "plugin_64": ("plugin", _spread(ours[:64], args.requests), args.tokens),
-            "unfused_64": ("unfused", _spread(ours[:64], args.requests), args.tokens),
-            "lora_16": ("lora", _spread(loras, args.requests), args.tokens),
+        workloads: dict[str, tuple[str, list[Path | None]]] = {
+            "base": ("base", idle),
+            "plugin_idle": ("plugin", idle),
+            "plugin_1": ("plugin", ours[:1] * args.requests),
+            "plugin_64": ("plugin", _spread(ours[:64], args.requests)),
+            "unfused_64": ("unfused", _spread(ours[:64], args.requests)),
+            "lora_16": ("lora", _spread(loras, args.requests)),
         }
-        first = ask("plugin", "first", ours[: args.cold], 1)
+        plugin = engines["plugin"]
+        first = plugin.first_token_seconds(ours[: args.cold])
         # Every adapter is used once, so that what is timed next is traffic, not loading.
-        ask("plugin", "run", ours, 1)
+        plugin.rate(ours, 1)
         rates: dict[str, list[float]] = {name: [] for name in workloads}
         for turn in range(args.rounds + 1):
-            for name, (kind, folders, num_tokens) in workloads.items():
-                rate = ask(kind, "run", folders, num_tokens)
+            for name, (engine, folders) in workloads.items():
+                rate = engines[engine].rate(folders, args.tokens)
                 # The first turn warms up.
                 if turn:
                     rates[name].append(rate)
         few, many = f"distinct_{FEW}", f"distinct_{args.slots}"
         rates |= {few: [], many: []}
         for _ in range(args.distinct_rounds):
-            rates[few].append(ask("plugin", "run", _spread(ours[:FEW], args.slots), 8))
-            rates[many].append(ask("plugin", "run", ours, 8))
-        for pipe in pipes.values():
-            pipe.send(None)
+            rates[few].append(plugin.rate(_spread(ours[:FEW], args.slots), 8))
+            rates[many].append(plugin.rate(ours, 8))
         return {"rates": rates, "first": first}
 
 
-def _spread(folders: Sequence[str], count: int) -> list[str | None]:
+def _spread(folders: Sequence[Path], count: int) -> list[Path | None]:
     return [folders[index % len(folders)] for index in range(count)]
 
 

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu.decoder import Fused, Shape
+from benchmarks.gpu.passes import Fused
+from benchmarks.gpu.shapes import Shape
 from propulsion import kernels
-
-# How many modules of their own a packed projection has.
-PARTS = {"qkv": 3, "o": 1, "gate_up": 2, "down": 1}
 
 
 def make_bank(
     shape: Shape, num_adapters: int, device: str, dtype: torch.dtype = torch.float32
 ) -> dict[str, list[torch.Tensor]]:
     """Views of one bank by name and layer, (num_adapters + 1, width); row 0 is zeros."""
-    widths = [shape.widths[name] for _ in range(shape.layers) for name in PARTS]
+    projections = shape.projections
+    widths = [linear.width for linear in projections.values()] * shape.layers
     bank = torch.empty(num_adapters + 1, sum(widths), device=device, dtype=dtype)
     bank.normal_(std=0.05)
     bank[0] = 0
     columns = iter(bank.split(widths, dim=1))
-    views: dict[str, list[torch.Tensor]] = {name: [] for name in PARTS}
+    views: dict[str, list[torch.Tensor]] = {name: [] for name in projections}
     for _ in range(shape.layers):
-        for name in PARTS:
+        for name in projections:
             views[name].append(next(columns))
     return views
 
@@ -64,22 +63,25 @@ class GroupedLora:
         def random(*size: int) -> torch.Tensor:
             return torch.empty(size, device=device, dtype=dtype).normal_(std=0.01)
 
+        self._linears = shape.projections
         self._down = {
             name: [
-                random(num_adapters, shape.inputs[name], parts * rank) for _ in range(shape.layers)
+                random(num_adapters, linear.inputs, linear.parts * rank)
+                for _ in range(shape.layers)
             ]
-            for name, parts in PARTS.items()
+            for name, linear in self._linears.items()
         }
         self._up = {
-            name: [random(num_adapters, rank, shape.widths[name]) for _ in range(shape.layers)]
-            for name in PARTS
+            name: [random(num_adapters, rank, linear.width) for _ in range(shape.layers)]
+            for name, linear in self._linears.items()
         }
 
     def __call__(self, layer: int, name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
         down, up = self._down[name][layer], self._up[name][layer]
         groups = min(len(inputs), len(down))
         low = torch.bmm(inputs.view(groups, -1, inputs.shape[1]), down[:groups])
-        parts, width = PARTS[name], output.shape[1] // PARTS[name]
+        parts = self._linears[name].parts
+        width = output.shape[1] // parts
         grouped = output.view(groups, -1, output.shape[1])
         for part in range(parts):
             columns = slice(part * width, (part + 1) * width)

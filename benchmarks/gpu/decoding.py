@@ -1,23 +1,30 @@
-"""One decoder layer and a whole step: the base, Propulsion unfused and fused, and LoRA."""
+"""Times of one decoder layer and of whole steps, in all their variants."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.adapters import GroupedLora, Unfused, make_bank, slots_of
-from benchmarks.gpu.decoder import Applied, Decoder, Fused, Shape
-from benchmarks.gpu.plain import compiled
-from benchmarks.gpu.punica import PunicaLora
+from benchmarks.gpu.adapters import Unfused, make_bank, slots_of
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.decoder import Decoder
+from benchmarks.gpu.passes import Fused
+from benchmarks.gpu.shapes import Shape
 from benchmarks.gpu.timing import NOT_MEASURED, captured, rounds_of, spread
+from benchmarks.gpu.variants import (
+    BASE,
+    COMPILED_BASE,
+    Variants,
+    make_banks,
+    make_variants,
+    names_of,
+)
 
-RANKS = (8, 16)
-
-Step = Callable[[], torch.Tensor]
+# Of a size beside its rounds: making LoRA's matrices, compiling, capturing.
+OVERHEAD_SECONDS = 15.0
 
 
 def measure(
@@ -25,111 +32,90 @@ def measure(
     sizes: list[tuple[int, int]],
     num_adapters: int,
     rounds: int,
-    budget_seconds: float,
+    seconds_per_size: float,
+    budget: Budget,
+    *,
+    is_brief: bool = False,
 ) -> list[dict[str, Any]]:
     """A row for each size and variant.
 
     Args:
         decoder: weights; its own number of tokens does not matter.
-        sizes: tokens and context of each step; a context of 0 is a prefill.
+        sizes: tokens and context of each step, the most important first; a context of 0 is a
+            prefill.
         num_adapters: distinct adapters at the most.
         rounds: of timing.
-        budget_seconds: about what the rounds of one size may take.
+        seconds_per_size: about what the rounds of one size may take.
+        budget: for all; a size that does not fit is left out.
+        is_brief: only the variants that the goals are about.
 
     Returns:
         Rows with `variant`, `seconds` and `ratio_to_base` (of the same round, to the faster of the
         two bases), each with its quartiles, or "not measured" and why.
     """
-    device = decoder.inputs.device.type
-    banks = {
-        name: make_bank(decoder.shape, num_adapters, device, dtype)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    }
+    banks = make_banks(decoder, num_adapters)
     rows = []
     for tokens, context in sizes:
-        sized = decoder.resized(tokens, context)
-        steps, missing, notes = _variants(sized, banks, num_adapters)
-        rows += _measure_size(sized, steps, rounds, budget_seconds, notes)
-        rows += [_row(sized.shape, name, note=why) for name, why in missing.items()]
-        del sized, steps
-        gc.collect()
-        if device == "cuda":
-            torch.cuda.empty_cache()
+        shape = replace(decoder.shape, tokens=tokens, context=context)
+        name = f"{shape.model}, {shape.layers} layers, {phase_of(shape)} of {tokens} tokens"
+
+        def measure_size(tokens: int = tokens, context: int = context) -> list[dict[str, Any]]:
+            sized = decoder.resized(tokens, context)
+            variants = make_variants(sized, banks, num_adapters, is_brief=is_brief)
+            missing = [_row(sized.shape, name, why) for name, why in variants.missing.items()]
+            return _measure_size(sized, variants, rounds, seconds_per_size) + missing
+
+        measured = budget.run(
+            name,
+            measure_size,
+            kind=f"steps of {shape.model}, {shape.layers} layers",
+            expected_seconds=seconds_per_size + OVERHEAD_SECONDS,
+        )
+        if measured is None:
+            names = names_of(num_adapters, is_brief=is_brief)
+            measured = [_row(shape, variant, budget.left_out[name]) for variant in names]
+        rows += measured
+        free_memory()
     return rows
 
 
-def _variants(
-    decoder: Decoder, banks: dict[str, dict[str, list[torch.Tensor]]], num_adapters: int
-) -> tuple[dict[str, Step], dict[str, str], dict[str, str]]:
-    """Steps by name, what could not be made and why, and notes on what was."""
-    device, tokens = decoder.inputs.device.type, decoder.shape.tokens
-    one = Fused(slots_of(tokens, 1, device), banks["fp32"])
-    many = Fused(slots_of(tokens, num_adapters, device), banks["fp32"])
-    narrow = Fused(many.slots, banks["bf16"])
-    steps: dict[str, Step] = {
-        "base": decoder.step,
-        "propulsion unfused": lambda: decoder.step(applied=Unfused(many)),
-        "propulsion fused, 1 adapter": lambda: decoder.step(fused=one),
-        f"propulsion fused, {num_adapters} adapters": lambda: decoder.step(fused=many),
-        f"propulsion fused, {num_adapters} adapters, bf16 bank": lambda: decoder.step(fused=narrow),
-    }
-    missing, notes = {}, {}
-    if device == "cuda":
-        plain = compiled()
-        steps["base, torch.compile"] = lambda: decoder.step(plain=plain)
-    else:
-        missing["base, torch.compile"] = "needs a GPU"
-    for rank in RANKS:
-        name = f"LoRA r={rank}, {num_adapters} adapters"
-        try:
-            lora, notes[name] = _lora(decoder, rank, num_adapters)
-        except torch.OutOfMemoryError:
-            missing[name] = "the matrices of all adapters do not fit in memory"
-            continue
-        steps[name] = lambda lora=lora: decoder.step(applied=lora)
-    return steps, missing, notes
+def free_memory() -> None:
+    """Give back what nothing refers to any more, captured graphs and compiled passes included."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        # The compiler gives up on a function that it has compiled for too many shapes.
+        torch.compiler.reset()
 
 
-def _lora(decoder: Decoder, rank: int, num_adapters: int) -> tuple[Applied, str]:
-    used = min(decoder.shape.tokens, num_adapters)
-    arguments = (decoder.shape, rank, used, decoder.inputs.device.type, decoder.inputs.dtype)
-    if decoder.inputs.is_cuda:
-        try:
-            lora = PunicaLora(*arguments)
-            decoder.step(applied=lora)
-            return lora, "Punica's kernels"
-        except (ImportError, TypeError, AttributeError) as error:
-            return GroupedLora(*arguments), f"torch, grouped (Punica: {error})"
-    return GroupedLora(*arguments), "torch, grouped"
+def phase_of(shape: Shape) -> str:
+    """Decode or prefill."""
+    return "decode" if shape.context else "prefill"
 
 
 def _measure_size(
-    decoder: Decoder,
-    steps: dict[str, Step],
-    rounds: int,
-    budget_seconds: float,
-    notes: dict[str, str],
+    decoder: Decoder, variants: Variants, rounds: int, seconds_per_size: float
 ) -> list[dict[str, Any]]:
     shape = decoder.shape
     if not decoder.inputs.is_cuda:
-        for step in steps.values():
+        for step in variants.steps.values():
             assert step().isfinite().all()
-        return [_row(shape, name, note=notes.get(name, "")) for name in steps]
+        return [_row(shape, name, variants.notes.get(name, "")) for name in variants.steps]
     replays, rows = {}, []
-    for name, step in steps.items():
+    for name, step in variants.steps.items():
         try:
             replays[name] = captured(step)
         except Exception as error:
             # One variant that cannot run must not take the others' numbers with it.
-            if name == "base":
+            if name == BASE:
                 raise
-            rows.append(_row(shape, name, note=f"{type(error).__name__}: {error}"))
-    times = rounds_of(replays, rounds, budget_seconds)
-    bases = [times[name] for name in ("base", "base, torch.compile") if name in times]
+            rows.append(_row(shape, name, f"{type(error).__name__}: {error}"))
+    times = rounds_of(replays, rounds, seconds_per_size)
+    bases = [times[name] for name in (BASE, COMPILED_BASE) if name in times]
     base = min(bases, key=lambda seconds: spread(seconds)["median"])
     for name, seconds in times.items():
         ratios = [mine / of_base for mine, of_base in zip(seconds, base, strict=True)]
-        row = _row(shape, name, note=notes.get(name, ""))
+        row = _row(shape, name, variants.notes.get(name, ""))
         rows.append({**row, "seconds": spread(seconds), "ratio_to_base": spread(ratios)})
     return rows
 
@@ -143,23 +129,12 @@ def largest_difference(decoder: Decoder, num_adapters: int) -> float:
     return ((one - other).abs().max() / other.abs().max()).item()
 
 
-def decoder_of(shape: Shape, device: str, dtype: torch.dtype) -> Decoder:
-    """Weights for a shape; tokens and context are set per size."""
-    return Decoder(replace(shape, tokens=1, context=0), device, dtype)
-
-
-def one_layer(decoder: Decoder) -> Decoder:
-    """The first layer alone, on the same weights."""
-    layer = decoder.resized(1, 0)
-    layer.shape = replace(layer.shape, layers=1)
-    return layer
-
-
 def _row(shape: Shape, variant: str, note: str = "") -> dict[str, Any]:
     return {
+        "model": shape.model,
         "layers": shape.layers,
         "tokens": shape.tokens,
-        "phase": "decode" if shape.context else "prefill",
+        "phase": phase_of(shape),
         "variant": variant,
         "seconds": NOT_MEASURED,
         "ratio_to_base": NOT_MEASURED,

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.adapters import PARTS, slots_of
-from benchmarks.gpu.decoder import Shape
+from benchmarks.gpu.adapters import slots_of
+from benchmarks.gpu.shapes import Shape
 
 
 class PunicaLora:
@@ -30,25 +30,30 @@ class PunicaLora:
         def random(*size: int) -> torch.Tensor:
             return torch.empty(size, device=device, dtype=dtype).normal_(std=0.01)
 
+        linears = shape.projections
         self._low = {
-            parts: torch.empty(parts, shape.tokens, rank, device=device) for parts in PARTS.values()
+            name: torch.empty(linear.parts, shape.tokens, rank, device=device)
+            for name, linear in linears.items()
         }
         self._a = {
             name: [
-                [random(num_adapters, rank, shape.inputs[name]) for _ in range(parts)]
+                [random(num_adapters, rank, linear.inputs) for _ in range(linear.parts)]
                 for _ in range(shape.layers)
             ]
-            for name, parts in PARTS.items()
+            for name, linear in linears.items()
         }
         self._b = {
             name: [
-                [random(num_adapters, shape.widths[name] // parts, rank) for _ in range(parts)]
+                [
+                    random(num_adapters, linear.width // linear.parts, rank)
+                    for _ in range(linear.parts)
+                ]
                 for _ in range(shape.layers)
             ]
-            for name, parts in PARTS.items()
+            for name, linear in linears.items()
         }
 
     def __call__(self, layer: int, name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        low = self._low[PARTS[name]]
+        low = self._low[name]
         self._shrink(inputs, self._a[name][layer], low, *self._meta, 1.0)
         self._expand(low, self._b[name][layer], output, *self._meta, 0, True)

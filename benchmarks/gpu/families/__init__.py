@@ -1,0 +1,1 @@
+"""The decoder blocks that are measured, a module for each family of models."""
