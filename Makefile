@@ -1,5 +1,6 @@
 # make demo   train adapters, serve them together, print the results
 # make test   run the tests
+# make monitoring   watch it with Prometheus, and Grafana if it is installed
 # make docs   build the documentation into site/
 ACCEL  ?= cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -11,7 +12,7 @@ INSTALLED := .venv/.installed-$(ACCEL)
 # Many short-lived processes import vLLM, Ray and DeepSpeed: let the first one keep the bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo serve test lint format bench docs lock clean
+.PHONY: setup demo serve monitoring test lint format bench docs lock clean
 
 setup: $(INSTALLED)
 
@@ -37,6 +38,9 @@ serve: $(INSTALLED)
 	@test -d runs/demo/store || { echo "runs/demo/store is missing: run 'make demo' first"; exit 2; }
 	$(BIN)/propulsion serve --base examples/tiny_base/model --served-name tiny-base --store runs/demo/store
 
+monitoring: $(INSTALLED)
+	$(BIN)/propulsion cluster monitor --server 127.0.0.1:8000
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
@@ -55,6 +59,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.training_step --json runs/bench/training_step.json
 	$(BIN)/python -m benchmarks.multi_adapter --json runs/bench/multi_adapter.json
 	$(BIN)/python -m benchmarks.kernels --json runs/bench/kernels.json
+	$(BIN)/python -m benchmarks.cluster --json runs/bench/cluster.json
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapters.manifest import CONFIG_FILE
+from propulsion.adapter_folder import read_config_values
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +65,7 @@ def diff_versions(
         AdapterCorruptError: one is damaged.
     """
     with store.hold(a) as first, store.hold(b) as second:
-        configs = [json.loads((v.path / CONFIG_FILE).read_bytes()) for v in (first, second)]
+        configs = [read_config_values(v.path) for v in (first, second)]
         metrics = _pairs(first.manifest.metrics, second.manifest.metrics)
         is_scaled = all(v.manifest.peft_type in _SCALED for v in (first, second))
         return VersionDifference(

@@ -1,6 +1,5 @@
 """Adapters of other methods and places into a store: folders of PEFT, local or on the hub."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from adapters.manifest import CONFIG_FILE, KNOWN_FILES
+from adapters.manifest import KNOWN_FILES
 from adapters.reference import LATEST
 from adapters.store import AdapterStore
 from adapters.version import AdapterVersion
-from propulsion.errors import AdapterCorruptError, ConfigError
+from propulsion.adapter_folder import CONFIG_FILE, read_config_values
+from propulsion.errors import ConfigError
 
 _AS_THEY_ARE = ("PROPULSION", "LORA")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -54,7 +54,7 @@ def import_adapter(
         PropulsionError: as `AdapterStore.publish`.
     """
     with _opened(source, revision) as found, TemporaryDirectory(prefix="propulsion-") as temporary:
-        peft_type = _peft_type(found.folder)
+        peft_type = read_config_values(found.folder)["peft_type"]
         if peft_type == "IA3":
             from propulsion.interchange import import_ia3
 
@@ -116,19 +116,3 @@ def _download(name: str, revision: str | None) -> Path:
             f"There is no folder {name}, and {where} cannot be downloaded: the hub cannot be "
             "reached, or HF_HUB_OFFLINE is set. Download it elsewhere and give its folder."
         ) from error
-
-
-def _peft_type(folder: Path) -> str:
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise AdapterCorruptError(
-            f"{path}: cannot be read ({error.strerror}); an adapter folder is what PEFT saves."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise AdapterCorruptError(f"{path}: not JSON: {error}.") from error
-    found = config.get("peft_type") if isinstance(config, dict) else None
-    if not isinstance(found, str):
-        raise AdapterCorruptError(f"{path}: has no peft_type, so its method is unknown.")
-    return found

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from adapters.manifest import CONFIG_FILE
 from adapters.safetensors_header import TensorInfo
+from propulsion.adapter_folder import CONFIG_FILE
 from propulsion.errors import AdapterCorruptError
 
 _PREFIX = "base_model.model."

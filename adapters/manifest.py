@@ -14,10 +14,9 @@ from pydantic import (
 )
 
 from adapters.durable_files import open_regular
+from propulsion.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 from propulsion.errors import AdapterCorruptError
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 README_FILE = "README.md"
 MANIFEST_FILE = "manifest.json"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE)

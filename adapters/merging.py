@@ -102,8 +102,8 @@ def _load_base(base: Path, adapter: Path, task_type: str | None) -> Any:
 
 def _num_labels(adapter: Path) -> int | None:
     """How many labels the head saved with an adapter has; None if there is no head."""
-    from adapters.manifest import WEIGHTS_FILE
     from adapters.safetensors_header import read_header
+    from propulsion.adapter_folder import WEIGHTS_FILE
 
     for name, tensor in read_header(adapter / WEIGHTS_FILE).items():
         if name.endswith(_HEADS):

@@ -1,14 +1,13 @@
 """What an adapter folder must hold before it is published, and again before it is served."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapters.lora import check_lora
-from adapters.manifest import CONFIG_FILE, WEIGHTS_FILE
 from adapters.safetensors_header import TensorInfo, read_header
+from propulsion.adapter_folder import CONFIG_FILE, WEIGHTS_FILE, read_config_values
 from propulsion.errors import AdapterCorruptError
 
 _DELTA_SUFFIX = ".propulsion_delta"
@@ -33,7 +32,9 @@ def validate_folder(folder: Path) -> AdapterFacts:
         OSError: a file cannot be read.
     """
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    config = _read_config(config_path)
+    config = read_config_values(folder)
+    if not isinstance(config.get("base_model_name_or_path"), str | None):
+        raise AdapterCorruptError(f"{config_path}: base_model_name_or_path is not a string.")
     if not weights_path.is_file():
         raise AdapterCorruptError(f"{weights_path}: missing.{_pickle_hint(folder)}")
     tensors = read_header(weights_path)
@@ -52,22 +53,6 @@ def validate_folder(folder: Path) -> AdapterFacts:
         base_model_name_or_path=config.get("base_model_name_or_path"),
         num_parameters=sum(tensor.num_values for tensor in tensors.values()),
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise AdapterCorruptError(f"{path}: missing; an adapter folder is what PEFT saves.")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise AdapterCorruptError(f"{path}: not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise AdapterCorruptError(f"{path}: not a JSON object.")
-    if not isinstance(config.get("peft_type"), str) or not config["peft_type"]:
-        raise AdapterCorruptError(f"{path}: has no peft_type, so its method is unknown.")
-    if not isinstance(config.get("base_model_name_or_path"), str | None):
-        raise AdapterCorruptError(f"{path}: base_model_name_or_path is not a string.")
-    return config
 
 
 def _pickle_hint(folder: Path) -> str:

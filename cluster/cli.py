@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from cluster.capacity.cli import measure, simulate
 from cluster.deploy.cli import down, execute, manifests, up
+from cluster.monitoring.cli import monitor
+from cluster.serving.cli import serve
+from cluster.training.cli import cancel, logs, queue, status, submit, sweep
 
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
@@ -16,7 +20,20 @@ def cluster() -> None:
     """Run training jobs and serving replicas on a Ray cluster."""
 
 
-app.command("manifests")(manifests)
-app.command("up")(up)
-app.command("down")(down)
-app.command("exec")(execute)
+for name, command in {
+    "submit": submit,
+    "status": status,
+    "logs": logs,
+    "cancel": cancel,
+    "queue": queue,
+    "sweep": sweep,
+    "serve": serve,
+    "monitor": monitor,
+    "measure": measure,
+    "simulate": simulate,
+    "manifests": manifests,
+    "up": up,
+    "down": down,
+    "exec": execute,
+}.items():
+    app.command(name)(command)

@@ -36,8 +36,8 @@ def demo(
 
     from adapters import AdapterStore
     from cluster.mixed_batch import compare_mixed_batch
-    from cluster.ray_train import start_ray, train_on_ray
     from cluster.served_requests import ask_server
+    from cluster.training.ray_train import start_ray, train_on_ray
     from propulsion.errors import ConfigError, PropulsionError
     from trainer.config import load_run
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from propulsion.adapter_folder import CONFIG_FILE, WEIGHTS_FILE, read_config_values
 from propulsion.errors import AdapterCorruptError, ConfigError
 from propulsion.functional import effective_scale, scale_offset
 from propulsion.registration import PEFT_TYPE
@@ -56,8 +56,8 @@ def effective_scales(folder: str | Path) -> dict[str, torch.Tensor]:
 
 def saved_scales(folder: str | Path) -> dict[str, SavedScale]:
     """What a saved adapter does to every layer, by module path. Raises as `effective_scales`."""
-    config = _read_config(Path(folder) / "adapter_config.json")
-    weights_path = Path(folder) / "adapter_model.safetensors"
+    config = _read_config(Path(folder))
+    weights_path = Path(folder) / WEIGHTS_FILE
     scales: dict[str, SavedScale] = {}
     for key, delta in _read_tensors(weights_path).items():
         if not key.endswith(KEY_SUFFIX):
@@ -74,16 +74,11 @@ def saved_scales(folder: str | Path) -> dict[str, SavedScale]:
     return scales
 
 
-def _read_config(path: Path) -> PropulsionConfig:
+def _read_config(folder: Path) -> PropulsionConfig:
     from propulsion.config import PropulsionConfig
 
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise AdapterCorruptError(f"{path}: no such file") from error
-    except ValueError as error:
-        raise AdapterCorruptError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("peft_type") != PEFT_TYPE:
+    values, path = read_config_values(folder), folder / CONFIG_FILE
+    if values["peft_type"] != PEFT_TYPE:
         raise AdapterCorruptError(f"{path}: peft_type is not {PEFT_TYPE!r}")
     try:
         config: PropulsionConfig = PropulsionConfig.from_peft_type(**values)  # type: ignore[no-untyped-call]

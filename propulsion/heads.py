@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from propulsion.adapter_folder import WEIGHTS_FILE, read_config_values
 from propulsion.errors import AdapterCorruptError, ConfigError
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def saved_head(folder: str | Path) -> SavedHead | None:
             weights.
         ConfigError: what is saved whole is not one linear layer.
     """
-    config = _read_config(Path(folder) / "adapter_config.json")
-    weights_path = Path(folder) / "adapter_model.safetensors"
+    config = read_config_values(folder)
+    weights_path = Path(folder) / WEIGHTS_FILE
     modules_to_save = config.get("modules_to_save")
     whole = _whole_tensors(weights_path, modules_to_save) if modules_to_save else {}
     if not whole:
@@ -122,16 +122,6 @@ def saved_labels(folder: str | Path) -> Mapping[int, str] | None:
 
 def _numbered(num_labels: int) -> dict[int, str]:
     return {index: f"LABEL_{index}" for index in range(num_labels)}
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise AdapterCorruptError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise AdapterCorruptError(f"{path}: not a JSON object")
-    return config
 
 
 def _whole_tensors(path: Path, modules: list[str]) -> dict[str, torch.Tensor]:

@@ -46,8 +46,8 @@ def engine_options(
         scaled_modules: if given, the only modules that adapters may scale, by the ends of their
             names; fewer make smaller bank rows.
         bank_dtype: how the bank holds s - 1: float32, bfloat16 or float16.
-        fusion: whether activations scale what they are given in their own pass; else every layer
-            is scaled in a pass after it.
+        fusion: whether activations, rotary embeddings and norms scale what they are given in their
+            own pass; else every layer is scaled in a pass after it.
         dtype: the base model's activations; scales are applied in float32 whatever it is.
         vllm_options: any other engine argument of vLLM, passed on.
 

@@ -21,7 +21,6 @@ from propulsion.errors import ConfigError
 
 SUPPORTED_VERSIONS = SpecifierSet(">=0.26.0,<0.33")
 
-_ACTIVATIONS = "vllm.model_executor.layers.activation"
 _HOMES = {
     # engine
     "AsyncEngineArgs": "vllm.engine.arg_utils",
@@ -32,11 +31,6 @@ _HOMES = {
     "current_platform": "vllm.platforms",
     # worker
     "LoRAMappingType": "vllm.lora.layers",
-    "SiluAndMul": _ACTIVATIONS,
-    "GeluAndMul": _ACTIVATIONS,
-    "GELU": _ACTIVATIONS,
-    "NewGELU": _ACTIVATIONS,
-    "FastGELU": _ACTIVATIONS,
     "LinearBase": "vllm.model_executor.layers.linear",
     "ColumnParallelLinear": "vllm.model_executor.layers.linear",
     "QKVParallelLinear": "vllm.model_executor.layers.linear",
@@ -256,25 +250,6 @@ def is_input_embedding(module: Any) -> bool:
     return isinstance(module, _vllm("VocabParallelEmbedding")) and not isinstance(
         module, _vllm("ParallelLMHead")
     )
-
-
-def activation(module: Any) -> tuple[bool, str] | None:
-    """Whether an activation multiplies with a gate, and its function: silu, gelu or gelu_tanh.
-
-    None for modules that are none of these.
-    """
-    from torch import nn
-
-    kind = type(module)
-    if kind is _vllm("SiluAndMul"):
-        return True, "silu"
-    if kind in (_vllm("GeluAndMul"), nn.GELU):
-        return kind is not nn.GELU, "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    if kind is _vllm("GELU"):
-        return False, "gelu"
-    if kind in (_vllm("NewGELU"), _vllm("FastGELU")):
-        return False, "gelu_tanh"
-    return None
 
 
 def is_captured(vllm_config: Any) -> bool:

@@ -23,7 +23,10 @@ def train(
     ray: Annotated[
         bool, typer.Option("--ray", help="Run through Ray Train instead of in this process.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers (with --ray).")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray workers (with --ray); the run file's if not given."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option(help="Delete what an earlier run left in its output_dir.")
     ] = False,
@@ -38,7 +41,7 @@ def train(
 
     run = load_run(run_file, overrides)
     if ray:
-        from cluster.ray_train import train_on_ray
+        from cluster.training.ray_train import train_on_ray
 
         result = train_on_ray(run, workers, overwrite=overwrite)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from adapters import AdapterStore
 from trainer.adapted import AdaptedModel
-from trainer.config import RunConfig
+from trainer.config import JobConfig, RunConfig
+from trainer.gate import metric_key, why_not
 from trainer.progress import JobProgress
 from trainer.result import AdapterResult
 from trainer.tasks.task import Scores
@@ -46,15 +47,19 @@ def finish_adapter(
         note: tells the user.
     """
     job = run.jobs[index]
-    reference = ""
+    reference = held_back = ""
     if scores is not None:
         folder = run.output_dir / "adapters" / job.name
         adapted.save(index, weights, folder)
         reference = str(folder)
         if job.publish is not None:
-            metrics = {f"test_{name}": value for name, value in scores.values.items()}
-            reference = _publish(job.publish.store, folder, run, index, identity, metrics)
+            base_score = (progress.base_scores or {}).get(scores.metric)
+            reference, held_back = publish_adapter(
+                job, folder, identity, scores.metric, scores.values, base_score
+            )
             note(f"published as {reference}")
+            if held_back:
+                note(f"{reference} does not pass its gate, no alias moves: {held_back}")
     return AdapterResult(
         name=job.name,
         adapter=reference,
@@ -68,26 +73,47 @@ def finish_adapter(
         trainable_parameters=trainable_parameters,
         steps=progress.step,
         best_step=progress.best_step,
+        held_back=held_back,
     )
 
 
-def _publish(
-    store: str,
+def publish_adapter(
+    job: JobConfig,
     folder: Path,
-    run: RunConfig,
-    index: int,
     identity: dict[str, Any],
-    metrics: dict[str, float],
-) -> str:
-    job = run.jobs[index]
-    assert job.publish is not None
-    training = {**identity, "adapters": {job.name: identity["adapters"][job.name]}}
-    version = AdapterStore(store).publish(
+    metric: str,
+    scores: Mapping[str, float],
+    base_score: float | None,
+) -> tuple[str, str]:
+    """Publish a trained adapter, and let its aliases move to it if it passes its gate.
+
+    Args:
+        job: the adapter; it has a section `publish`.
+        folder: the saved adapter.
+        identity: of the run.
+        metric: the score that the gate looks at.
+        scores: on the test records.
+        base_score: of the bare base; None where it has none.
+
+    Returns:
+        Its reference, and why it did not pass its gate, or "".
+    """
+    publish = job.publish
+    assert publish is not None
+    store, name = AdapterStore(publish.store), publish.name or job.name
+    held_back = ""
+    if publish.gate is not None:
+        held_back = why_not(publish.gate, metric, scores[metric], base_score, store, name)
+    version = store.publish(
         folder,
-        job.publish.name or job.name,
+        name,
         base_fingerprint=identity["base"],
-        metrics=metrics,
-        training_config=training,
-        aliases=job.publish.aliases,
+        metrics={metric_key(one): value for one, value in scores.items()},
+        training_config={
+            **identity,
+            "adapters": {job.name: identity["adapters"][job.name]},
+            "lineage": publish.lineage,
+        },
+        aliases=[] if held_back else publish.aliases,
     )
-    return version.reference
+    return version.reference, held_back

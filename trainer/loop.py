@@ -15,7 +15,7 @@ from trainer.job_data import check_alike, read_job
 from trainer.joining import accept_queued
 from trainer.ranks import from_rank_0, join_ranks
 from trainer.result import RunResult
-from trainer.session import Adapt, CheckpointHook, Session
+from trainer.session import Adapt, CheckpointHook, EvaluationHook, Session
 
 
 def train(
@@ -24,6 +24,7 @@ def train(
     overwrite: bool = False,
     on_checkpoint: CheckpointHook | None = None,
     adapt: Adapt = AdaptedModel,
+    on_evaluation: EvaluationHook | None = None,
 ) -> RunResult:
     """Train, evaluate, save and publish the adapters of a run; every rank of the run calls this.
 
@@ -35,6 +36,8 @@ def train(
         overwrite: delete what an earlier run left in `output_dir`.
         on_checkpoint: called on every rank after each checkpoint was written.
         adapt: puts what is trained on the base; other methods than Propulsion give their own.
+        on_evaluation: called on every rank after each evaluation, that of the bare base being of
+            step 0.
 
     Raises:
         PropulsionError: something in the run file, the data or the output folder is wrong.
@@ -56,7 +59,9 @@ def train(
             if job.name not in records:
                 records[job.name] = read_job(job, run.task.type)
         check_alike(whole, list(records.values()))
-        session = Session(whole, len(joined), records, rank, world_size, on_checkpoint, adapt)
+        session = Session(
+            whole, len(joined), records, rank, world_size, on_checkpoint, adapt, on_evaluation
+        )
         result = session.run()
         if result is not None:
             return result

@@ -28,7 +28,11 @@ def print_result(result: RunResult) -> None:
             f"{one.trainable_parameters:,}",
             steps,
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for one in result.adapters:
+        if one.held_back:
+            console.print(f"{one.adapter} does not pass its gate: {one.held_back}")
 
 
 def _score(value: float | None) -> str:

@@ -32,6 +32,8 @@ class AdapterResult:
     steps: int
     best_step: int | None
     """The step whose weights were kept."""
+    held_back: str = ""
+    """Why it did not pass its gate, so that no alias moved to it; empty if one did."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ from trainer.watching import AdapterStep, RunWatcher, SilentWatcher, Watcher
 
 CheckpointHook = Callable[[Path, Progress], None]
 
+EvaluationHook = Callable[[str, int, Scores], None]
+"""Told an adapter's name, how many steps it has made, and its scores."""
+
 Adapt = Callable[[Any, RunConfig, str], AdaptedModel]
 """Puts the adapters of a run on its base, for a kind of task."""
 
@@ -58,12 +61,14 @@ class Session:
         world_size: int,
         on_checkpoint: CheckpointHook | None,
         adapt: Adapt = AdaptedModel,
+        on_evaluation: EvaluationHook | None = None,
     ) -> None:
         self._config = run
         self._adapt = adapt
         self._num_joined = num_joined
         self._rank, self._world_size = rank, world_size
         self._on_checkpoint = on_checkpoint
+        self._on_evaluation = on_evaluation
         tokenizer = load_tokenizer(run.base)
         self._data = [JobData(run, job, records[job.name], tokenizer) for job in run.jobs]
         for data, job in zip(self._data, run.jobs, strict=True):
@@ -289,6 +294,8 @@ class Session:
     def _tell(self, watcher: Watcher, index: int, step: int, scores: Scores) -> None:
         name = self._config.jobs[index].name
         watcher.evaluation(name, step, scores, self._data[index].trivial_score)
+        if self._on_evaluation is not None:
+            self._on_evaluation(name, step, scores)
 
     def _tell_divergence(self, index: int, loss: float, watcher: Watcher) -> None:
         message = (
@@ -314,5 +321,7 @@ class Session:
             run.tensorboard,
             model_flops(num_parameters, 1),
             None if peak is None else peak * self._world_size,
+            run.metrics_host,
+            run.metrics_targets,
         ) as watcher:
             yield watcher

@@ -63,10 +63,12 @@ class RunWatcher:
         name: of the run.
         output_dir: where `metrics.jsonl` is written.
         total_steps: of the run; more if an adapter joins it.
-        metrics_port: loopback port of /metrics; 0 for a free one, None for none.
+        metrics_port: port of /metrics; 0 for a free one, None for none.
         tensorboard: also write `output_dir/tensorboard`.
         flops_per_token: of the model, for MFU.
         peak_flops: of all the ranks' GPUs, if known.
+        metrics_host: address of /metrics.
+        metrics_targets: folder that lists the run for Prometheus while it goes on.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class RunWatcher:
         tensorboard: bool = False,
         flops_per_token: float = 0.0,
         peak_flops: float | None = None,
+        metrics_host: str = "127.0.0.1",
+        metrics_targets: Path | None = None,
     ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -89,7 +93,9 @@ class RunWatcher:
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
         self._lines: TextIO = (output_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics = TrainMetrics(name, metrics_port) if metrics_port is not None else None
+        self._metrics = None
+        if metrics_port is not None:
+            self._metrics = TrainMetrics(name, metrics_port, metrics_host, metrics_targets)
         self._board = _tensorboard(output_dir) if tensorboard else None
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -105,7 +111,7 @@ class RunWatcher:
     def __enter__(self) -> RunWatcher:
         self._bar.start()
         if self._metrics is not None:
-            self.note(f"metrics at http://127.0.0.1:{self._metrics.port}/metrics")
+            self.note(f"metrics at http://{self._metrics.address}/metrics")
         return self
 
     def __exit__(
@@ -119,7 +125,8 @@ class RunWatcher:
         if self._board is not None:
             self._board.close()
         if self._metrics is not None:
-            self._metrics.close()
+            stopped_by_hand = kind is not None and issubclass(kind, KeyboardInterrupt)
+            self._metrics.close(failed=kind is not None and not stopped_by_hand)
 
     def step(self, step: int, adapters: Mapping[str, AdapterStep], seconds: float) -> None:
         tokens = sum(one.tokens for one in adapters.values())

@@ -39,9 +39,10 @@ def publish_adapters(place: Path, folder: Path, base: Path, count: int) -> Itera
     from transformers import AutoModelForCausalLM
 
     from adapters import base_fingerprint
-    from adapters.manifest import README_FILE, WEIGHTS_FILE
+    from adapters.manifest import README_FILE
     from adapters.store import AdapterStore
     from propulsion import PropulsionConfig
+    from propulsion.adapter_folder import WEIGHTS_FILE
 
     config = PropulsionConfig(target_modules=list(MODULES), task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)

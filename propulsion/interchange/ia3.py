@@ -14,12 +14,12 @@ import torch
 from peft import IA3Config
 from peft.config import PeftConfig
 
+from propulsion.adapter_folder import WEIGHTS_FILE
 from propulsion.config import PropulsionConfig
 from propulsion.effective import KEY_PREFIX, KEY_SUFFIX, SavedScale, saved_scales
 from propulsion.errors import AdapterCorruptError, ConfigError
 from propulsion.interchange.offsets import offset_of
 from propulsion.interchange.peft_folder import (
-    WEIGHTS_FILE,
     check_destination,
     read_config,
     read_tensors,

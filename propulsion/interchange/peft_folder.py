@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -10,18 +9,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from peft.config import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from propulsion.adapter_folder import CONFIG_FILE, WEIGHTS_FILE, read_config_values
 from propulsion.effective import KEY_PREFIX
 from propulsion.errors import AdapterCorruptError, ConfigError, PropulsionError
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 Config = TypeVar("Config", bound=PeftConfig)
 
@@ -32,18 +29,11 @@ def read_config(folder: Path, config_class: type[Config], peft_type: str) -> Con
     Raises:
         AdapterCorruptError: it is missing, malformed, or of another method than `peft_type`.
     """
-    path = folder / CONFIG_FILE
-    try:
-        values: Any = json.loads(path.read_bytes())
-    except OSError as error:
+    values, path = read_config_values(folder), folder / CONFIG_FILE
+    if values["peft_type"] != peft_type:
         raise AdapterCorruptError(
-            f"{path}: cannot be read ({error.strerror}); an adapter folder is what PEFT saves"
-        ) from error
-    except ValueError as error:
-        raise AdapterCorruptError(f"{path}: not valid JSON ({error})") from error
-    found = values.get("peft_type") if isinstance(values, dict) else None
-    if found != peft_type:
-        raise AdapterCorruptError(f"{path}: peft_type must be {peft_type!r}, found {found!r}")
+            f"{path}: peft_type must be {peft_type!r}, found {values['peft_type']!r}"
+        )
     try:
         config: Config = config_class.from_peft_type(**values)  # type: ignore[no-untyped-call]
     except (PropulsionError, TypeError, ValueError) as error:

@@ -120,6 +120,9 @@ class ServeMetrics:
             "store_unavailable, other.",
             "reason",
         )
+        # Prometheus sees no increase in a series that begins at 1.
+        for reason in (*_REASONS.values(), OTHER):
+            self._load_failures.labels(reason)
         self._load_seconds = histogram(
             "adapter_load_seconds",
             "Seconds to fetch and verify an adapter and to load it into host memory.",
@@ -143,6 +146,8 @@ class ServeMetrics:
         self._evictions = counter(
             "evictions_total", "Adapters pushed out by others, from slot or from host.", "level"
         )
+        for level in ("slot", "host"):
+            self._evictions.labels(level)
         self._slots = gauge("slots", "Slots of the bank: total, used, pinned.", "state")
         self.adapters_loaded = gauge("adapters_loaded", "Adapters in host memory.")
         self._capacity = gauge("adapters_capacity", "Adapters that host memory is to hold.")

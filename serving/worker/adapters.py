@@ -15,7 +15,7 @@ from propulsion.errors import ConfigError
 from serving import vllm_compat
 from serving.plugin import plugin_config
 from serving.worker.bank import Bank
-from serving.worker.fusion import Activation, find_activations
+from serving.worker.fusion import Fusion, find_fusions
 from serving.worker.heads import Heads
 from serving.worker.hooks import LayerScale, attach
 from serving.worker.lora import LoraAdapters
@@ -68,6 +68,7 @@ class WorkerAdapters:
         self._heads: Heads
         self._layout: RowLayout
         self._scales: list[LayerScale]
+        self._fusions: dict[str, Fusion]
 
     @property
     def is_enabled(self) -> bool:
@@ -75,10 +76,9 @@ class WorkerAdapters:
 
     def create_lora_manager(self, model: nn.Module, vllm_config: Any) -> nn.Module:
         """Allocate the bank for `model`, attach it to the layers and return the same model."""
-        activations = {}
+        self._fusions = {}
         if self._config.fusion:
-            dtype = vllm_config.model_config.dtype
-            activations = find_activations(model, dtype, self._device)
+            self._fusions = find_fusions(model, vllm_config, self._device)
         if self._lora is not None:
             model = self._lora.wrap(model)
         layers = find_layers(
@@ -105,7 +105,7 @@ class WorkerAdapters:
         self._captured = vllm_compat.is_captured(vllm_config)
         # A captured graph reads the second index of every token for ever, or never.
         self._bank.has_pairs = self._captured
-        self._scales = [self._attach(layer, activations.get(layer.name)) for layer in layers]
+        self._scales = [self._attach(layer) for layer in layers]
         elsewhere = [
             name
             for name, module in model.named_modules()
@@ -114,11 +114,12 @@ class WorkerAdapters:
         self._layout = RowLayout(layers, self._bank, elsewhere, vllm_compat.module_renamer(model))
         return model
 
-    def _attach(self, layer: ScaledLayer, activation: Activation | None) -> LayerScale:
-        if activation is None:
+    def _attach(self, layer: ScaledLayer) -> LayerScale:
+        fusion = self._fusions.get(layer.name)
+        if fusion is None:
             return attach(layer, self._bank, captured=self._captured)
         scale = LayerScale(layer, self._bank)
-        activation.scale_by(scale, captured=self._captured)
+        fusion.scale_by(layer, scale, captured=self._captured)
         return scale
 
     def add_adapter(self, request: Any) -> bool:
@@ -233,6 +234,7 @@ class WorkerAdapters:
             "slot_misses": self._misses,
             "evictions": self._slots.num_evictions,
             "base_answers": self._heads.base_has_one,
+            "fused": {name: type(fusion).__name__ for name, fusion in self._fusions.items()},
         }
 
     def set_active_adapters(self, requests: Collection[Any], mapping: Any | None) -> None:

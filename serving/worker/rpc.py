@@ -49,7 +49,8 @@ class WorkerRpc:
         `num_slots` and `slots_used` count bank rows, `slots` maps adapter ids to their (first) row,
         `pinned` and `host` are lists of ids, `row_bytes` is the memory of one row; `slot_hits`,
         `slot_misses` and `evictions` count since the start. `base_answers` is false if the engine
-        classifies and its base has no head.
+        classifies and its base has no head. `fused` maps layers that need no pass of
+        their own to the kind of module that scales them.
         """
         state: dict[str, Any] = self._adapters.state()
         return state

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from propulsion.adapter_folder import read_config_values
 from propulsion.effective import saved_scales
-from propulsion.errors import ConfigError
+from propulsion.errors import AdapterCorruptError, ConfigError
 
 _BLEND_PREFIX = "propulsion-blend:"
 
@@ -85,7 +86,7 @@ def served_scales(path: str) -> dict[str, ServedScale]:
 def _peft_type(folder: Path) -> str | None:
     # A file that cannot be read is for `served_scales` to refuse, with what is wrong.
     try:
-        config = json.loads((folder / "adapter_config.json").read_bytes())
-    except (OSError, ValueError):
+        peft_type: str = read_config_values(folder)["peft_type"]
+    except AdapterCorruptError:
         return None
-    return config.get("peft_type") if isinstance(config, dict) else None
+    return peft_type

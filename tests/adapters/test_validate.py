@@ -72,10 +72,13 @@ def test_config_that_is_no_json_object_is_refused(adapter: Path, text: str) -> N
         validate_folder(adapter)
 
 
-@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
-def test_missing_file_is_named(adapter: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("adapter_config.json", r"cannot be read"), ("adapter_model.safetensors", "missing")],
+)
+def test_missing_file_is_named(adapter: Path, file: str, message: str) -> None:
     (adapter / file).unlink()
-    with pytest.raises(AdapterCorruptError, match=f"{file}: missing"):
+    with pytest.raises(AdapterCorruptError, match=f"{file}: {message}"):
         validate_folder(adapter)
 
 

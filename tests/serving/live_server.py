@@ -95,6 +95,18 @@ class LiveServer:
             self.process.kill()
 
 
+def engine_processes(server: LiveServer) -> list[int]:
+    """Ids of the processes that the server's engines run in."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_text()
+            if parent == server.process.pid and "EngineCore" in command:
+                found.append(int(entry.name))
+    return found
+
+
 def token_ids(response: httpx.Response) -> list[int]:
     """The tokens of a successful answer."""
     assert response.status_code == 200, response.text

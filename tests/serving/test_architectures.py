@@ -29,6 +29,13 @@ EMBEDDINGS = {
     "gptj": "wte",
     "bloom": "word_embeddings",
 }
+# Kinds of modules that scale what a layer gives them, per decoder layer.
+FUSED = {
+    "llama": ["Activation", "AddNorm", "AddNorm", "Rotary"],
+    "qwen2": ["Activation", "AddNorm", "AddNorm", "Rotary"],
+    "gptj": ["Activation", "Rotary"],
+    "bloom": ["Activation"],
+}
 
 
 def specifications(architecture: str) -> dict[str, dict]:
@@ -114,6 +121,11 @@ def llm(architecture_base: Path):
     llm = LLM(**options)
     yield llm
     llm.llm_engine.engine_core.shutdown()
+
+
+def test_layers_are_scaled_by_what_reads_them(llm, architecture):
+    (state,) = llm.collective_rpc("propulsion_state")
+    assert sorted(state["fused"].values()) == sorted(2 * FUSED[architecture])
 
 
 def test_a_batch_of_every_kind_answers_like_each_adapter_alone(llm, folders, answers):

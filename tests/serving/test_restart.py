@@ -12,7 +12,7 @@ import pytest
 
 from adapters import AdapterStore, base_fingerprint
 from tests.serving import tiny
-from tests.serving.live_server import LiveServer, token_ids, wait_for
+from tests.serving.live_server import LiveServer, engine_processes, token_ids, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -31,17 +31,6 @@ def server(base: Path, adapter_folders, tmp_path_factory) -> Iterator[LiveServer
     server = LiveServer(base, store.path, folder / "log", *options)
     yield server
     server.stop()
-
-
-def engine_processes(server: LiveServer) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (entry / "cmdline").read_text()
-            if parent == server.process.pid and "EngineCore" in command:
-                found.append(int(entry.name))
-    return found
 
 
 def test_an_engine_that_is_killed_is_started_again_with_the_pinned_adapters(server, expected):

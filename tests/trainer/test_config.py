@@ -166,3 +166,10 @@ def test_what_does_not_go_together_is_told(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_run(write_run(tmp_path, tmp_path, **changes))
+
+
+def test_listing_a_run_for_prometheus_needs_a_port(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="metrics_targets needs metrics_port"):
+        load_run(write_run(tmp_path, tmp_path, metrics_targets="targets"))
+    run = load_run(write_run(tmp_path, tmp_path, metrics_targets="targets", metrics_port=0))
+    assert run.metrics_targets == tmp_path / "targets"

@@ -1,5 +1,6 @@
 import json
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -7,11 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from propulsion.errors import ConfigError
+from trainer.metrics_target import list_target
 from trainer.tasks.task import Scores
 from trainer.watching import AdapterStep, RunWatcher
 
 
 def test_steps_are_counted_in_prometheus_and_json_lines(tmp_path: Path) -> None:
+    began = time.time()
     with RunWatcher(
         "demo", tmp_path, 2, metrics_port=0, flops_per_token=6.0, peak_flops=1200.0
     ) as watcher:
@@ -34,6 +37,7 @@ def test_steps_are_counted_in_prometheus_and_json_lines(tmp_path: Path) -> None:
     assert samples["propulsion_train_learning_rate", "a"] == 0.2
     assert samples["propulsion_train_score_ratio", "a"] == 0.75
     assert samples["propulsion_train_step_seconds_count", None] == 2
+    assert began <= samples["propulsion_train_last_step_timestamp_seconds", None] <= time.time()
     assert samples["propulsion_train_tokens_per_second", None] == 80
     assert samples["propulsion_train_flops_utilisation_ratio", None] == 0.4
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -62,3 +66,45 @@ def test_taken_port_is_a_clear_error(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"metrics_port {port} cannot be used"):
             RunWatcher("demo", tmp_path, 1, metrics_port=port)
+
+
+def test_a_run_is_listed_for_prometheus_until_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "targets"
+    with RunWatcher("demo", tmp_path, 1, metrics_port=0, metrics_targets=folder) as watcher:
+        port = watcher._metrics.port
+        assert json.loads((folder / "demo.json").read_text()) == [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"role": "trainer", "run": "demo"}}
+        ]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_that_fails_stays_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "targets"
+    with (
+        pytest.raises(ConfigError),
+        RunWatcher("demo", tmp_path, 1, metrics_port=0, metrics_targets=folder),
+    ):
+        raise ConfigError("the loss is nan")
+    assert [path.name for path in folder.iterdir()] == ["demo.json"]
+
+
+def test_a_run_that_is_interrupted_by_hand_is_not_missed(tmp_path: Path) -> None:
+    folder = tmp_path / "targets"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        RunWatcher("demo", tmp_path, 1, metrics_port=0, metrics_targets=folder),
+    ):
+        raise KeyboardInterrupt
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_that_serves_on_every_address_lists_one_that_others_can_reach(tmp_path: Path) -> None:
+    path = list_target(tmp_path, "demo", "0.0.0.0", 9101)
+    (group,) = json.loads(path.read_text())
+    assert group["targets"] == [f"{socket.gethostbyname(socket.gethostname())}:9101"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"metrics_targets .*file cannot be written"):
+        RunWatcher("demo", tmp_path, 1, metrics_port=0, metrics_targets=tmp_path / "file")

@@ -135,6 +135,7 @@ def _train_group(
         "output_dir": folder,
         "batching": batching,
         "metrics_port": None,
+        "metrics_targets": None,
         "tensorboard": False,
     }
     whole = run.model_copy(update=changes)

@@ -91,6 +91,7 @@ def comparable_run(
             "output_dir": folder,
             "jobs": [one],
             "metrics_port": None,
+            "metrics_targets": None,
             "tensorboard": False,
             # One process has nothing to partition, and AdaLoRA prunes the weights themselves.
             "deepspeed": run.deepspeed.model_copy(update={"stage": 0}),

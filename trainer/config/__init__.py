@@ -1,6 +1,7 @@
 """The run file: one YAML says what is trained, on which data, how, and where it is published."""
 
 from trainer.config.adapter import AdapterSection
+from trainer.config.cluster import ClusterSection
 from trainer.config.data import DataSection
 from trainer.config.deepspeed import DeepSpeedSection
 from trainer.config.loading import load_job, load_run
@@ -10,6 +11,7 @@ from trainer.config.training import TrainingSection
 
 __all__ = [
     "AdapterSection",
+    "ClusterSection",
     "DataSection",
     "DeepSpeedSection",
     "JobConfig",

@@ -100,6 +100,8 @@ def _resolve_paths(run: RunConfig, folder: Path) -> RunConfig:
     run.output_dir = folder / run.output_dir
     if run.deepspeed.nvme_path is not None:
         run.deepspeed.nvme_path = folder / run.deepspeed.nvme_path
+    if run.metrics_targets is not None:
+        run.metrics_targets = folder / run.metrics_targets
     for job in run.jobs:
         resolve_job_paths(job, folder)
     if (folder / run.base).exists() or run.base.startswith("."):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from trainer.config.adapter import AdapterSection
 from trainer.config.batching import BatchingSection
 from trainer.config.checkpoints import CheckpointSection
+from trainer.config.cluster import ClusterSection
 from trainer.config.data import DataSection
 from trainer.config.deepspeed import DeepSpeedSection
 from trainer.config.evaluation import EvaluationSection
@@ -51,7 +52,10 @@ class RunConfig(Section):
     deepspeed: DeepSpeedSection = Field(default_factory=DeepSpeedSection)
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_targets: Path | None = None
     tensorboard: bool = False
 
     @property
@@ -99,7 +103,24 @@ class RunFile(Section):
     deepspeed: DeepSpeedSection = Field(default_factory=DeepSpeedSection)
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Loopback port of /metrics while training; 0 picks one."
+        None, ge=0, le=65535, description="Port of /metrics while training; 0 picks one."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address of /metrics. Whoever reaches it may read it: beyond loopback, in a "
+        "network of your own.",
+    )
+    metrics_targets: Path | None = Field(
+        None,
+        description="Folder in which the run lists itself for Prometheus (file_sd) until it ends; "
+        "one that fails or is killed stays listed.",
     )
     tensorboard: bool = Field(False, description="Also write output_dir/tensorboard.")
+
+    @model_validator(mode="after")
+    def _targets_have_a_port(self) -> RunFile:
+        if self.metrics_targets is not None and self.metrics_port is None:
+            raise ValueError("metrics_targets needs metrics_port")
+        return self

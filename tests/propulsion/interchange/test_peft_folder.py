@@ -92,8 +92,9 @@ def test_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ("{", "not valid JSON"),
-        ("[]", "peft_type must be 'PROPULSION', found None"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "has no peft_type"),
         ('{"peft_type": "LORA"}', "found 'LORA'"),
         ('{"peft_type": "PROPULSION", "degree": 0}', "degree must be a positive integer"),
         ('{"peft_type": "PROPULSION", "task_type": "X"}', "Invalid task type"),

@@ -31,6 +31,20 @@ class State:
     evictions: int = 0
 
 
+def test_the_first_failed_load_and_eviction_are_increases():
+    registry = CollectorRegistry()
+    metrics = ServeMetrics(1, registry)
+    for reason in ("corrupt", "base_mismatch", "store_unavailable", "unsupported", "other"):
+        name = "propulsion_serve_load_failures_total"
+        assert registry.get_sample_value(name, {"reason": reason}) == 0
+    metrics.count_eviction()
+    values = [
+        registry.get_sample_value("propulsion_serve_evictions_total", {"level": level})
+        for level in ("host", "slot")
+    ]
+    assert values == [1, 0]
+
+
 def adapters_of(registry: CollectorRegistry) -> set[str]:
     families = registry.collect()
     return {s.labels["adapter"] for f in families for s in f.samples if "adapter" in s.labels}

@@ -48,6 +48,7 @@ class Bench:
                 dtype=torch.float32,
             ),
             compilation_config=SimpleNamespace(mode=0, cudagraph_mode=0),
+            speculative_config=None,
             additional_config={"propulsion": {"enabled": True}},
         )
         self.adapters = WorkerAdapters(config, torch.device("cpu"), {})

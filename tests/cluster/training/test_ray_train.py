@@ -1,6 +1,5 @@
 """Ray Train on a real local Ray: workers, a killed worker, and wrong input."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.runs import assert_same_weights, save_tiny_base, write_run
+from tests.trainer.runs import assert_same_weights, train_all, write_run
+from trainer.result import read_result
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 def start(run_file: Path, *args: str) -> subprocess.Popen[str]:
@@ -48,10 +43,7 @@ def rank_pids() -> list[int]:
 
 def test_run_survives_a_killed_worker(base: Path, tmp_path: Path) -> None:
     undisturbed = write_run(tmp_path / "undisturbed", base, training__steps=30)
-    output = finish(start(undisturbed, "--workers", "2"))
-    result = json.loads((tmp_path / "undisturbed" / "out" / "result.json").read_text())
-    assert result["steps"] == 30, output
-    assert [one["adapter"] for one in result["adapters"]] == ["tiny@v1"]
+    train_all(undisturbed)
 
     disturbed = write_run(tmp_path / "disturbed", base, training__steps=30)
     process = start(disturbed, "--workers", "2")
@@ -65,6 +57,9 @@ def test_run_survives_a_killed_worker(base: Path, tmp_path: Path) -> None:
     output = finish(process)
     assert process.returncode == 0, output
     assert "continues from" in output, "the worker was killed too late"
+    result = read_result(tmp_path / "disturbed" / "out")
+    assert result.steps == 30
+    assert result.only.adapter == "tiny@v1"
     assert_same_weights(tmp_path / "disturbed" / "out", tmp_path / "undisturbed" / "out", 1e-5)
 
 

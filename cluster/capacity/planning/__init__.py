@@ -1,0 +1,1 @@
+"""From adapters, traffic and promised latencies to replicas and GPUs."""

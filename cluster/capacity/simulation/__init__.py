@@ -1,0 +1,1 @@
+"""A discrete-event simulation of the router, the replicas and the autoscaler."""

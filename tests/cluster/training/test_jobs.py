@@ -1,0 +1,96 @@
+"""Runs that go to Ray at once: on two nodes, over the loss of one, and with mistakes in them."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters import AdapterStore
+from tests.cluster.training.ray_cluster import RayCluster, propulsion, wait_until
+from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
+from trainer.result import read_result
+
+pytestmark = pytest.mark.slow
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run of one process, without Ray."""
+    run = write_run(
+        tmp_path_factory.mktemp("undisturbed"),
+        base,
+        training__steps=STEPS,
+        checkpoints__every=5,
+    )
+    train_all(run)
+    return run.parent / "out"
+
+
+def test_run_on_two_nodes_survives_the_loss_of_one(
+    base: Path, cluster: RayCluster, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = write_run(
+        tmp_path,
+        base,
+        training__steps=STEPS,
+        checkpoints__every=5,
+        cluster={"workers": [1, 2], "placement": "SPREAD"},
+    )
+    head = ("--address", cluster.address)
+    run_id = propulsion("cluster", "submit", str(run), *head).strip()
+    checkpoints = tmp_path / "out" / "checkpoints"
+    wait_until(
+        lambda: checkpoints.is_dir() and any(checkpoints.glob("step-*")),
+        lambda: propulsion("cluster", "logs", run_id, *head),
+    )
+    assert cluster.num_train_workers() == [1, 1]
+    cluster.lose_node(1)
+    try:
+        log = propulsion("cluster", "logs", "--follow", run_id, *head)
+    finally:
+        cluster.add_node(1)
+    assert "continues from" in log, "the node was lost too late"
+    assert_same_weights(tmp_path / "out", undisturbed, 1e-5)
+    assert f"{run_id} │ succeeded" in propulsion("cluster", "status", *head)
+    version = AdapterStore(tmp_path / "store").resolve(read_result(tmp_path / "out").only.adapter)
+    assert version.manifest.training_config["lineage"] == {"run": "tiny", "job": run_id}
+
+
+def test_cancelled_run_stops_and_an_ended_one_cannot_be_cancelled(
+    base: Path, cluster: RayCluster, tmp_path: Path
+) -> None:
+    head = ("--address", cluster.address)
+    run = write_run(tmp_path, base, training__steps=10**6)
+    run_id = propulsion("cluster", "submit", str(run), *head).strip()
+    assert "asked to end" in propulsion("cluster", "cancel", run_id, *head)
+    wait_until(lambda: "stopped" in propulsion("cluster", "status", run_id, *head))
+    assert f"{run_id} is over: stopped" in propulsion("cluster", "cancel", run_id, *head, code=2)
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "cancel"])
+def test_unknown_run_is_told(cluster: RayCluster, command: str) -> None:
+    told = propulsion("cluster", command, "nobody", "--address", cluster.address, code=2)
+    assert "has no job 'nobody'" in told
+
+
+def test_wrong_input_is_told_at_submission_and_leaves_nothing(
+    base: Path, cluster: RayCluster, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path, base, data__test="missing.tsv")
+    told = propulsion("cluster", "submit", str(run), "--address", cluster.address, code=2)
+    assert "missing.tsv" in told
+    run = write_run(tmp_path, base)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    told = propulsion("cluster", "submit", str(run), "--address", nowhere, code=2)
+    assert f"no Ray head answers at {nowhere}" in told
+    told = propulsion("cluster", "submit", str(run), "--address", "head:6379", code=2)
+    assert "give the URL of the Ray dashboard" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_fails_tells_why(base: Path, cluster: RayCluster, tmp_path: Path) -> None:
+    head = ("--address", cluster.address)
+    run = write_run(tmp_path, base, cluster={"workers": 3})
+    told = propulsion("cluster", "submit", str(run), "--follow", *head, code=2)
+    assert "error: 3 workers need as many CPUs, Ray has 0 GPUs and 2 CPUs" in told

@@ -1,0 +1,75 @@
+"""Train, gate, promote: the live server answers with the new version, never with a stale one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import AdapterStore
+from tests.cluster.training.ray_cluster import RayCluster, propulsion
+from tests.serving import tiny
+from tests.serving.live_server import LiveServer, token_ids, traffic
+from tests.trainer.runs import train_all, write_run
+from trainer.result import read_result
+
+pytestmark = pytest.mark.slow
+
+PROMPT = "the film is"
+MODEL = "tiny@prod"
+MAX_TOKENS = 12
+HEAD = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+@pytest.fixture
+def server(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
+    for name, value in HEAD.items():
+        monkeypatch.setitem(os.environ, name, value)
+    # Every request looks where the alias leads now.
+    server = LiveServer(
+        base, tmp_path / "store", tmp_path / "server.log", "--resolution-ttl-seconds", "0"
+    )
+    yield server
+    server.stop()
+
+
+def test_a_promoted_adapter_answers_and_one_held_back_does_not(
+    base: Path, cluster: RayCluster, tmp_path: Path, server: LiveServer
+) -> None:
+    def run(name: str, at_least: float, **changes: Any) -> Path:
+        gate = {"at_least": at_least}
+        publish = {"store": str(tmp_path / "store"), "aliases": ["prod"], "gate": gate}
+        settings = {"publish": publish, "task": {"type": "causal_lm"}, **changes}
+        return write_run(tmp_path / name, base, **settings)
+
+    def ask() -> tuple[str, list[int]]:
+        response = server.complete(MODEL, PROMPT, MAX_TOKENS)
+        return response.json().get("model", ""), token_ids(response)
+
+    first = run("first", -1e9, training__lr=0.1)
+    held_back = run("held-back", 1e9, training__lr=0.2, seed=1)
+    promoted = run("promoted", -1e9, training__lr=0.3, training__steps=12, seed=2)
+    train_all(first, held_back)
+    assert "is below" in read_result(tmp_path / "held-back" / "out").only.held_back
+    store = AdapterStore(tmp_path / "store")
+    assert store.aliases("tiny") == {"prod": "v1"}
+    seen: list[tuple[str, list[int]]] = []
+    with traffic(lambda: seen.append(ask()), threads=1):
+        told = propulsion(
+            "cluster", "submit", "--follow", str(promoted), "--address", cluster.address
+        )
+        assert "published as tiny@v3" in told
+        # The job is over, so from here on an answer of the version before would be stale.
+        after = [ask() for _ in range(5)]
+    wanted = {
+        version.reference: tiny.reference_tokens(base, version.path, [PROMPT], MAX_TOKENS)[0]
+        for version in store.versions("tiny")
+    }
+    assert len({tuple(tokens) for tokens in wanted.values()}) == 3, "they answer alike"
+    assert after == [("tiny@v3", wanted["tiny@v3"])] * 5
+    assert all(tokens == wanted[model] for model, tokens in seen)
+    versions = [model for model, _ in seen]
+    assert versions == sorted(versions), "an answer of the old version after one of the new"
+    assert {versions[0], versions[-1]} == {"tiny@v1", "tiny@v3"}
+    assert server.process.poll() is None
