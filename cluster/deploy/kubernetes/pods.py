@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cluster.deploy.kubernetes.section import Labels, Name, Quantity, Section
+from cluster.deploy.kubernetes.section import Cpus, Labels, Name, Quantity, Section
 
 
 class Image(Section):
@@ -28,7 +28,7 @@ class Image(Section):
 class Head(Section):
     """A Ray head's pod. It schedules, and runs neither ranks nor engines."""
 
-    cpus: Quantity = Field("2", description="CPUs it asks for.")
+    cpus: Cpus = Field("2", description="CPUs it asks for.")
     memory: Quantity = Field("8Gi", description="Memory it asks for, and its limit.")
     node_selector: Labels = Field({}, description="Labels of the nodes it may run on.")
     tolerations: tuple[dict[str, Any], ...] = Field((), description="Taints it tolerates.")
@@ -39,7 +39,7 @@ class Workers(Head):
 
     min: int = Field(1, ge=0, description="Pods that are always there.")
     max: int = Field(1, ge=1, description="Pods that Ray's autoscaler may ask for.")
-    cpus: Quantity = Field("8", description="CPUs of each pod.")
+    cpus: Cpus = Field("8", description="CPUs of each pod.")
     memory: Quantity = Field("32Gi", description="Memory of each pod, and its limit.")
     gpus: int = Field(0, ge=0, description="GPUs of each pod; 0 trains and serves on CPU.")
     idle_seconds: int = Field(

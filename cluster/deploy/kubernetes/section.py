@@ -17,8 +17,11 @@ class Section(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """Of a Kubernetes object: lower-case letters, digits and dashes."""
 
+Cpus = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$|^[0-9]+m$")]
+"""A number of CPUs as Kubernetes writes it: 8, 0.5, 500m."""
+
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[KMGT]i?)?$")]
-"""An amount as Kubernetes writes it: 500m, 4, 16Gi."""
+"""An amount as Kubernetes writes it: 16Gi."""
 
 FolderPath = Annotated[str, Field(pattern=r"^/[^\s]+$")]
 """An absolute path inside a pod."""

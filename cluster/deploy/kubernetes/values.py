@@ -59,8 +59,8 @@ def load_values(path: str | Path) -> Values:
     """Read a values file.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or a key of it or of its run file is unknown,
-            missing or wrong; all that is wrong is told at once.
+        ConfigError: the file is missing or not YAML, or a key of it, of its run file or of the
+            server's options is unknown, missing or wrong.
     """
     path = Path(path)
     try:
@@ -79,9 +79,24 @@ def load_values(path: str | Path) -> Values:
             for problem in error.errors()
         ]
         raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
+    if values.serving.enabled:
+        _check_options(values, f"{path}: serving.options")
     if values.training.enabled:
         _check_run(values.training.run, f"{path}: training.run")
     return values
+
+
+def _check_options(values: Values, where: str) -> None:
+    """Tell now what the Serve application would refuse."""
+    from cluster.serving.config import ClusterServeConfig
+
+    given = {"base": values.base.path, "store": values.store.url, **values.serving.options}
+    try:
+        ClusterServeConfig.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"{where}.{name}: {problem['msg']}") from error
 
 
 def _check_run(tree: dict[str, Any], where: str) -> None:

@@ -50,6 +50,7 @@ def write(hosts: Hosts, **changes: Any) -> Path:
         "key": str(hosts.key),
         "known_hosts": str(hosts.known_hosts),
         "python": sys.prefix,
+        "environment": {"PYTHONPATH": str(Path(__file__).parents[3])},
         "token_file": str(hosts.folder / "token"),
         "object_store_bytes": 80_000_000,
     }

@@ -16,9 +16,7 @@ SECONDS = 3.0
 
 
 @pytest.fixture
-def cluster(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster

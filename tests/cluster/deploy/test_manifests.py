@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.serving.config import ClusterServeConfig
 from tests.cluster.deploy.manifest_schemas import InvalidManifestError, check_manifest
 from tests.cluster.deploy.values import FULL, RUN, SMALL, Manifests, manifests, pod_templates
 from trainer.config import load_run
-from trainer.config.run import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -212,17 +212,29 @@ def test_an_elastic_run_takes_its_ranks_from_the_run_file() -> None:
 def test_the_arguments_of_the_serve_application_are_its_own(
     full: Manifests, small: Manifests
 ) -> None:
-    config = pytest.importorskip("cluster.serving.config", reason="no Serve application yet")
     for found, replicas, gpus in ((full, 8, 2), (small, 1, 0)):
         serve = yaml.safe_load(found["RayService", "demo-serving"]["spec"]["serveConfigV2"])
         (application,) = serve["applications"]
         assert application["import_path"] == "cluster.serving.app:build"
-        args = config.ClusterServeConfig.model_validate(application["args"])
+        args = ClusterServeConfig.model_validate(application["args"])
         assert args.most_replicas == replicas
         assert args.replica_gpus == gpus
         assert args.asks_for_keys
         pod = container(found, "serving")
         assert str(args.base) in {mount["mountPath"] for mount in pod["volumeMounts"]}
+
+
+@pytest.mark.parametrize(("cpus", "whole"), [("8", 8), ("2.5", 3), ("500m", 1), ("1500m", 2)])
+def test_a_pod_has_room_for_one_replica_and_the_gateway(cpus: str, whole: int) -> None:
+    tree = copy.deepcopy(SMALL)
+    tree["serving"]["workers"] = {"cpus": cpus}
+    spec = manifests(tree)["RayService", "demo-serving"]["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-cpus"] == str(whole)
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    assert args["replica_cpus"] + args["gateway_cpus"] == whole
+    assert args["replica_cpus"] * 2 > whole - args["gateway_cpus"]
+    assert args["gateway_cpus"] > 0, "it would fit on the head"
 
 
 def test_ray_serve_takes_its_part_of_the_manifest(full: Manifests) -> None:
@@ -243,8 +255,6 @@ def test_the_run_file_comes_through_whole(full: Manifests) -> None:
 def test_the_run_file_is_one_that_training_takes(full: Manifests, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     text = full["ConfigMap", "demo-run"]["data"]["run.yaml"]
-    if "metrics_host" not in RunFile.model_fields:
-        pytest.skip("trainers answer on loopback alone as yet")
     path.write_text(text)
     run = load_run(path)
     assert run.output_dir == Path("/runs/sst2")

@@ -45,6 +45,8 @@ def write(folder: Path, tree: Any) -> Path:
         ("serving.keysSecret", None, "propulsion keys create"),
         ("serving.keysSecret", "API_KEYS", "keysSecret"),
         ("serving.tensorParallel", 4, "tensorParallel (4)"),
+        ("serving.options", {"max_adapter": 1}, "serving.options.max_adapter: Extra inputs"),
+        ("serving.options", {"max_adapters": 0}, "serving.options.max_adapters"),
         ("serving.workers.min", 9, "min (9) is above max (8)"),
         ("serving.workers.memory", "16 GB", "memory"),
         ("base.claim", "base", "either claim"),

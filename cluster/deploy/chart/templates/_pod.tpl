@@ -85,6 +85,15 @@ initContainers:
 {{- end }}
 {{- end }}
 
+{{/* Whole CPUs that Ray counts in a pod: what it asks for, rounded up. */}}
+{{- define "propulsion.wholeCpus" -}}
+{{- if hasSuffix "m" . -}}
+{{ divf (trimSuffix "m" . | float64) 1000 | ceil | int }}
+{{- else -}}
+{{ float64 . | ceil | int }}
+{{- end -}}
+{{- end }}
+
 {{/* Takes pod (its values) and gpuResource. Memory is not overcommitted, and CPU is not capped. */}}
 {{- define "propulsion.resources" -}}
 requests:

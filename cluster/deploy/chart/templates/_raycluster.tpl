@@ -64,7 +64,8 @@ workerGroupSpecs:
     replicas: {{ .workers.min }}
     minReplicas: {{ .workers.min }}
     maxReplicas: {{ .workers.max }}
-    rayStartParams: {}
+    rayStartParams:
+      num-cpus: {{ include "propulsion.wholeCpus" .workers.cpus | quote }}
     template:
       metadata:
         labels: {{- include "propulsion.selector" . | nindent 10 }}
