@@ -34,7 +34,7 @@ class Sizes:
     adapters: int = 1_000_000
     requests: int = 500_000
     host_adapters: int = 2000
-    slots: int = 64
+    slots: int = 128
     small_replicas: int = 50
     small_requests: int = 40_000
 

@@ -58,7 +58,7 @@ def plan_serving_command(
         float | None, typer.Option(help=_told("price_per_replica_hour"))
     ] = None,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Bank slots of a replica, if not as measured.")
+        int | None, typer.Option(min=1, help="Bank slots in all, if not as measured.")
     ] = None,
     host_adapters: Annotated[
         int | None,
