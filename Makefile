@@ -55,6 +55,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.training_step --json runs/bench/training_step.json
 	$(BIN)/python -m benchmarks.multi_adapter --json runs/bench/multi_adapter.json
 	$(BIN)/python -m benchmarks.kernels --json runs/bench/kernels.json
+	$(BIN)/python -m benchmarks.simulation --out runs/bench
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
