@@ -56,6 +56,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.multi_adapter --json runs/bench/multi_adapter.json
 	$(BIN)/python -m benchmarks.kernels --json runs/bench/kernels.json
 	$(BIN)/python -m benchmarks.simulation --out runs/bench
+	$(BIN)/python -m benchmarks.cluster --json runs/bench/cluster.json
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.capacity.cli import measure, simulate
+from cluster.serving.cli import serve
 
 app = typer.Typer(
     help="Run training jobs and serving replicas on a Ray cluster.", no_args_is_help=True
@@ -18,3 +19,4 @@ def cluster() -> None:
 
 app.command("measure")(measure)
 app.command("simulate")(simulate)
+app.command("serve")(serve)

@@ -114,6 +114,10 @@ class Service:
             await preload(self._config.preload, self._resolver, self.loader)
         return app
 
+    def forget(self, name: str) -> None:
+        """Ask the store about this adapter from the next request on: its aliases have changed."""
+        self._resolver.forget(name)
+
     def close(self) -> None:
         """Let go of the store."""
         self._resolver.close()

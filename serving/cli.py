@@ -1,9 +1,11 @@
 """The command `propulsion serve`, its options made from `ServeConfig`."""
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated, Any, get_origin
 
 import typer
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from serving.config import ServeConfig, serve_config
@@ -48,8 +50,19 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-_parameters = [_parameter(name, field) for name, field in ServeConfig.model_fields.items()]
-# Typer reads both; options that must be given come first in its help.
-_parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
-serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
+def declare_options(command: Callable[..., None], kind: type[ServeConfig]) -> None:
+    """Give a command that takes keyword arguments one option for each field of a configuration."""
+    fields = kind.model_fields.items()
+    parameters = [_parameter(name, field) for name, field in fields if _is_option(field)]
+    # Typer reads both; options that must be given come first in its help.
+    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
+
+def _is_option(field: FieldInfo) -> bool:
+    """Whether a field fits on a command line; a configuration inside another one does not."""
+    return not (inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel))
+
+
+declare_options(serve, ServeConfig)

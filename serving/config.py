@@ -1,8 +1,9 @@
 """What the server can be told, each option explained once: here and in the parts' own models."""
 
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -101,8 +102,20 @@ class ServeConfig(SecurityConfig, ObservabilityConfig):
         return self.max_cpu_adapters or self.max_adapters
 
 
+ConfigT = TypeVar("ConfigT", bound=ServeConfig)
+
+
 def serve_config(**options: object) -> ServeConfig:
-    """A checked ServeConfig.
+    """A checked ServeConfig, see `checked_config`."""
+    return checked_config(ServeConfig, options)
+
+
+def checked_config(kind: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
+    """Options of a server, or of one that has more of them, checked.
+
+    Args:
+        kind: ServeConfig or a class made from it.
+        options: by field name.
 
     Raises:
         ConfigError: an option is unknown or malformed, a folder is missing, the keys cannot be
@@ -112,7 +125,7 @@ def serve_config(**options: object) -> ServeConfig:
     from serving.security.keys import KeyRing
 
     try:
-        config = ServeConfig(**options)
+        config = kind(**options)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -36,7 +36,7 @@ from serving.security.stack import secure
 
 logger = logging.getLogger(__name__)
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     # vLLM's endpoints that load any path a client names, and its answering of unknown models.
@@ -55,7 +55,7 @@ _MAX_SHORT_LIVES = 3
 
 def run(config: ServeConfig) -> int:
     """Serve until SIGTERM or SIGINT; exit code 0 after a drain, 1 if the engine keeps dying."""
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)
     announce_server()
     configure_logging(config.log_format, config.log_level)
     endpoint = config.otlp_endpoint

@@ -87,8 +87,8 @@ class Choice:
 @dataclass(slots=True)
 class _Replica:
     queue_length: int = 0
-    in_slots: Set[str] = _NOWHERE
-    in_host: Set[str] = _NOWHERE
+    in_slots: frozenset[str] = _NOWHERE
+    in_host: frozenset[str] = _NOWHERE
 
 
 class AffinityRouter:
@@ -146,6 +146,12 @@ class AffinityRouter:
         if known is not None:
             known.in_slots, known.in_host = frozenset(in_slots), frozenset(in_host)
 
+    def add_adapter(self, replica: str, adapter: str) -> None:
+        """Say that a replica is being given an adapter; what `set_adapters` says next counts."""
+        known = self._replicas.get(replica)
+        if known is not None and not self.holds(replica, adapter):
+            known.in_host = known.in_host | {adapter}
+
     def holds(self, replica: str, adapter: str) -> bool:
         """Whether the adapter is in a slot or in host memory there, as far as known."""
         known = self._replicas.get(replica)
@@ -184,6 +190,13 @@ class AffinityRouter:
         # Sorting is stable: the free ones first, and of those the homes.
         choices = sorted(homes_ranked + spill, key=lambda choice: not self._is_free(choice, bound))
         return choices[:limit]
+
+    def route_of(self, adapter: str | None, replica: str) -> Route:
+        """Why a request that a replica has taken went there, as `Choice.route`."""
+        if adapter is None:
+            return "home"
+        homes = self._homes_of(adapter)
+        return self._home_choice(replica, homes).route if replica in homes else "spill"
 
     def _bound(self) -> float:
         mean = (self._total_queue + 1) / max(1, len(self._replicas))

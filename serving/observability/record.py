@@ -16,6 +16,7 @@ class RequestRecord:
         request_id: the client's, or one made here; vLLM's ids hold it too.
         reference: what answers (`sst2@v3`, or a blend's canonical text), sent as
             `X-Adapter-Version`; None for the base.
+        was_resident: whether the engine held the adapter when the request came; None for the base.
         prompt_tokens: read by the engine for it, all its prompts together.
         generated_tokens: generated for it, all its choices together.
         tenant: whose key it came with; known at its end.
@@ -32,6 +33,7 @@ class RequestRecord:
     on_end: list[Callable[[], None]] = field(default_factory=list)
     request_id: str = ""
     reference: str | None = None
+    was_resident: bool | None = None
     prompt_tokens: int = 0
     generated_tokens: int = 0
     tenant: str | None = None

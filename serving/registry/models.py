@@ -173,6 +173,7 @@ class StoreModels(vllm_compat.OpenAIServingModels):
             self._metrics.count_blend()
         elif resolution.was_drawn:
             self._metrics.count_split(record.label, version.version)
+        record.was_resident = self._loader.is_resident(servable.reference)
         resident = await self._loader.acquire(servable)
         if record.ended:
             # A task that outlives its request; nobody would call what is put on the end.
