@@ -36,6 +36,10 @@ def _told(field: str) -> str:
     return ServingDemand.model_fields[field].description or ""
 
 
+def _usual(field: str) -> float:
+    return float(ServingDemand.model_fields[field].default)
+
+
 @app.command("serving")
 def plan_serving_command(
     times: Annotated[
@@ -51,9 +55,13 @@ def plan_serving_command(
     output_tokens: Annotated[float, typer.Option(help=_told("output_tokens"))],
     ttft_p99_seconds: Annotated[float, typer.Option(help=_told("ttft_p99_seconds"))],
     inter_token_p99_seconds: Annotated[float, typer.Option(help=_told("inter_token_p99_seconds"))],
-    zipf_exponent: Annotated[float | None, typer.Option(help=_told("zipf_exponent"))] = None,
-    length_sigma: Annotated[float | None, typer.Option(help=_told("length_sigma"))] = None,
-    headroom: Annotated[float | None, typer.Option(help=_told("headroom"))] = None,
+    zipf_exponent: Annotated[float, typer.Option(help=_told("zipf_exponent"))] = _usual(
+        "zipf_exponent"
+    ),
+    length_sigma: Annotated[float, typer.Option(help=_told("length_sigma"))] = _usual(
+        "length_sigma"
+    ),
+    headroom: Annotated[float, typer.Option(help=_told("headroom"))] = _usual("headroom"),
     price_per_replica_hour: Annotated[
         float | None, typer.Option(help=_told("price_per_replica_hour"))
     ] = None,
