@@ -32,12 +32,11 @@ app = typer.Typer(
 app.command(_TRAINING)(plan_training)
 
 
+_USUAL = {name: field.default for name, field in ServingDemand.model_fields.items()}
+
+
 def _told(field: str) -> str:
     return ServingDemand.model_fields[field].description or ""
-
-
-def _usual(field: str) -> float:
-    return float(ServingDemand.model_fields[field].default)
 
 
 @app.command("serving")
@@ -61,7 +60,7 @@ def plan_serving_command(
     length_sigma: Annotated[float, typer.Option(help=_told("length_sigma"))] = _usual(
         "length_sigma"
     ),
-    headroom: Annotated[float, typer.Option(help=_told("headroom"))] = _usual("headroom"),
+    headroom: Annotated[float, typer.Option(help=_told("headroom"))] = _USUAL["headroom"],
     price_per_replica_hour: Annotated[
         float | None, typer.Option(help=_told("price_per_replica_hour"))
     ] = None,
