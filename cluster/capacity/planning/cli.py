@@ -54,12 +54,12 @@ def plan_serving_command(
     output_tokens: Annotated[float, typer.Option(help=_told("output_tokens"))],
     ttft_p99_seconds: Annotated[float, typer.Option(help=_told("ttft_p99_seconds"))],
     inter_token_p99_seconds: Annotated[float, typer.Option(help=_told("inter_token_p99_seconds"))],
-    zipf_exponent: Annotated[float, typer.Option(help=_told("zipf_exponent"))] = _usual(
+    zipf_exponent: Annotated[float, typer.Option(help=_told("zipf_exponent"))] = _USUAL[
         "zipf_exponent"
-    ),
-    length_sigma: Annotated[float, typer.Option(help=_told("length_sigma"))] = _usual(
+    ],
+    length_sigma: Annotated[float, typer.Option(help=_told("length_sigma"))] = _USUAL[
         "length_sigma"
-    ),
+    ],
     headroom: Annotated[float, typer.Option(help=_told("headroom"))] = _USUAL["headroom"],
     price_per_replica_hour: Annotated[
         float | None, typer.Option(help=_told("price_per_replica_hour"))
