@@ -118,7 +118,7 @@ def _scale(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
 
 
 def _host_sizes(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
-    for host in (125, 250, 500, 1000, 2000, 4000):
+    for host in (128, 256, 512, 1024, 2048, 4096):
         fleet = with_places(times, slots=sizes.slots, host_adapters=host)
         for policy in POLICIES:
             scenario = _scenario(
