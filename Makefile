@@ -59,6 +59,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.training_step --json runs/bench/training_step.json
 	$(BIN)/python -m benchmarks.multi_adapter --json runs/bench/multi_adapter.json
 	$(BIN)/python -m benchmarks.kernels --json runs/bench/kernels.json
+	$(BIN)/python -m benchmarks.simulation --out runs/bench
 	$(BIN)/python -m benchmarks.cluster --json runs/bench/cluster.json
 
 docs: $(INSTALLED)

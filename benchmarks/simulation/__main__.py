@@ -4,8 +4,8 @@
 
 Starts two real replicas of a base, measures what a replica takes, runs the same traffic for real
 and in the simulation, then simulates what cannot be run here. Writes `simulation.md` and, in a
-folder `simulation` beside it, `times.json`, `results.json` and the pictures. `--redraw` writes the
-report again from those results.
+folder `simulation` beside it, `results.json` and the pictures. `--resimulate` takes what was
+measured from those results, `--redraw` writes the report again from all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +56,43 @@ def measure_and_validate(
             return times, validate(urls, names, times, load, vocabulary, tell)
 
 
-def run(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that goes into the results."""
+def run(args: argparse.Namespace, results: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that goes into the results; what is measured is written before the rest begins."""
     began = time.monotonic()
-    validation = None
-    if args.times:
-        times = read_times(args.times)
+    if args.resimulate:
+        before = json.loads(results.read_text(encoding="utf-8"))
+        times = ReplicaTimes.model_validate(before["times"])
+        validation, began = before["validation"], began - before["measuring_seconds"]
+    elif args.times:
+        times, validation = read_times(args.times), None
     else:
         times, validation = measure_and_validate(args, tell)
-    sizes = Sizes()
-    if args.requests < sizes.requests:
-        share = args.requests / sizes.requests
-        sizes = Sizes(
-            replicas=max(10, round(share * sizes.replicas)),
-            adapters=max(10_000, round(share * sizes.adapters)),
-            requests=args.requests,
-            small_replicas=10,
-            small_requests=max(1000, round(share * sizes.small_requests)),
-        )
-    experiments = run_experiments(times, sizes, tell)
-    return {
+    measured = {
         "times": times.model_dump(mode="json"),
         "validation": validation,
-        "experiments": experiments,
+        "measuring_seconds": time.monotonic() - began,
+    }
+    write_json(results, measured)
+    return {
+        **measured,
+        "experiments": run_experiments(times, _sizes(args.requests), tell),
         "seconds": time.monotonic() - began,
     }
+
+
+def _sizes(requests: int) -> Sizes:
+    """The usual sizes, or all of them smaller, for a try."""
+    sizes = Sizes()
+    share = requests / sizes.requests
+    if share >= 1:
+        return replace(sizes, requests=requests)
+    return Sizes(
+        replicas=max(10, round(share * sizes.replicas)),
+        adapters=max(10_000, round(share * sizes.adapters)),
+        requests=requests,
+        small_replicas=10,
+        small_requests=max(1000, round(share * sizes.small_requests)),
+    )
 
 
 def main() -> None:
@@ -95,6 +108,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500_000, help="of the largest simulation")
     parser.add_argument("--price-per-replica-hour", type=float, default=1.0, help="an assumption")
     parser.add_argument("--ttft-p99-seconds", type=float, default=0.15, help="a promise to look at")
+    parser.add_argument(
+        "--resimulate", action="store_true", help="with what its results say was measured"
+    )
     parser.add_argument("--redraw", action="store_true", help="the report again, from its results")
     args = parser.parse_args()
 
@@ -107,8 +123,7 @@ def main() -> None:
     else:
         console = Console()
         with console.status("starting") as status:
-            result = run(args, status.update)
-        write_json(folder / "times.json", result["times"])
+            result = run(args, folder / "results.json", status.update)
         write_json(folder / "results.json", result)
     result |= {
         "price_per_replica_hour": args.price_per_replica_hour,

@@ -34,7 +34,7 @@ class Sizes:
     adapters: int = 1_000_000
     requests: int = 500_000
     host_adapters: int = 2000
-    slots: int = 64
+    slots: int = 128
     small_replicas: int = 50
     small_requests: int = 40_000
 
@@ -118,7 +118,7 @@ def _scale(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
 
 
 def _host_sizes(times: ReplicaTimes, sizes: Sizes) -> Iterator[Job]:
-    for host in (125, 250, 500, 1000, 2000, 4000):
+    for host in (128, 256, 512, 1024, 2048, 4096):
         fleet = with_places(times, slots=sizes.slots, host_adapters=host)
         for policy in POLICIES:
             scenario = _scenario(

@@ -42,6 +42,15 @@ def _axes(columns: int, rows: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _plain_ticks(axis: Any) -> None:
+    """Numbers, not powers, on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
+
 def _lines(axis: Any, rows: Rows, x: str, y: str, factor: float = 1.0) -> None:
     for policy in _COLOURS:
         own = [row for row in rows if row["policy"] == policy]
@@ -79,6 +88,7 @@ def _replicas(rows: Rows, ttft_seconds: float) -> Any:
         ylabel="time to first token, p99 (ms)",
         yscale="log",
     )
+    _plain_ticks(axis.yaxis)
     axis.legend(frameon=False)
     return figure
 
@@ -105,6 +115,7 @@ def _cost(rows: Rows, ttft_seconds: float, price: float) -> Any:
         xscale="log",
         ylim=(0, None),
     )
+    _plain_ticks(axis.xaxis)
     axis.legend(frameon=False)
     return figure
 
@@ -135,5 +146,6 @@ def _transient(line: Mapping[str, Any]) -> Any:
     fleet.legend(frameon=False)
     times.plot(window, [1000 * seconds for seconds in line["window_ttft_p99"]], color="#3f51b5")
     times.set(ylabel="first token, p99 (ms)", xlabel="seconds", yscale="log")
+    _plain_ticks(times.yaxis)
     figure.set_size_inches(7, 7)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,6 +65,7 @@ def validate(
         report_seconds=math.inf,
     )
     traffic = _traffic(scenario, 0)
+    load_before = os.getloadavg()[0]
     found: dict[str, Any] = {}
     for policy in POLICIES:
         tell(f"two real replicas, {policy}, {load.seconds:.0f} s")
@@ -78,6 +80,7 @@ def validate(
         }
     return {
         "policies": found,
+        "load_average": [load_before, os.getloadavg()[0]],
         "requests": len(traffic),
         "requests_per_second": rate,
         "adapters": len(names),

@@ -19,10 +19,8 @@ def measure(
         bool, typer.Option(help="Bind each replica to one processor core; CPU only.")
     ] = False,
     dtype: Annotated[str, typer.Option(help="Activations of the base, as for serve.")] = "auto",
-    slots: Annotated[int, typer.Option(min=1, help="Bank slots (--max-adapters).")] = 32,
-    host_adapters: Annotated[
-        int, typer.Option(min=1, help="Adapters in host memory (--max-cpu-adapters).")
-    ] = 64,
+    max_adapters: Annotated[int, typer.Option(min=1, help="Most adapters of a batch.")] = 32,
+    max_cpu_adapters: Annotated[int, typer.Option(min=1, help="Adapters in host memory.")] = 96,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Most sequences of a batch.")] = 32,
     max_num_batched_tokens: Annotated[
         int, typer.Option(min=64, help="Most tokens of a step.")
@@ -73,8 +71,8 @@ def measure(
         options = ServerOptions(
             base=base,
             store=folder / "store",
-            max_adapters=slots,
-            max_cpu_adapters=host_adapters,
+            max_adapters=max_adapters,
+            max_cpu_adapters=max_cpu_adapters,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
@@ -83,7 +81,7 @@ def measure(
         )
         check_options(options, grid)
         with console.status("publishing adapters") as status:
-            names = publish_probes(base, options.store, 2 * host_adapters)
+            names = publish_probes(base, options.store, 2 * max_cpu_adapters)
             status.update("starting replicas")
             with running_replicas(options, replicas, folder / "logs") as running:
                 times = asyncio.run(measure_replicas(running, options, grid, names, status.update))
@@ -108,7 +106,7 @@ def simulate(
         typer.Option(help="affinity, round_robin or two_choices; repeatable, by default all."),
     ] = None,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Bank slots of a replica, if not as measured.")
+        int | None, typer.Option(min=1, help="Bank slots in all, if not as measured.")
     ] = None,
     host_adapters: Annotated[
         int | None,

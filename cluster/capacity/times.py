@@ -54,7 +54,8 @@ class EngineLimits(_Section):
     max_num_seqs: PositiveInt = Field(description="Most sequences of a batch.")
     max_num_batched_tokens: PositiveInt = Field(description="Most tokens of a step.")
     kv_cache_tokens: PositiveInt = Field(description="Tokens that the key-value cache holds.")
-    slots: PositiveInt = Field(description="Bank slots: distinct adapters of a batch.")
+    batch_adapters: PositiveInt = Field(description="Most distinct adapters of a batch.")
+    slots: PositiveInt = Field(description="Bank slots in all, at least as many.")
     host_adapters: PositiveInt = Field(description="Adapters kept in host memory.")
 
 
@@ -125,6 +126,7 @@ def with_places(
     limits = times.limits.model_copy(
         update={
             "slots": slots or times.limits.slots,
+            "batch_adapters": min(times.limits.batch_adapters, slots or times.limits.slots),
             "host_adapters": host_adapters or times.limits.host_adapters,
         }
     )

@@ -18,7 +18,7 @@ class AdapterSets:
     Under a least-recently-used order, a cycle over more names than there are places finds none.
 
     Attributes:
-        warm: at most as many as there are slots.
+        warm: at most as many as one batch may hold.
         host: more than there are slots, at most as many as host memory holds.
         cold: more than host memory holds.
     """
@@ -28,10 +28,10 @@ class AdapterSets:
     cold: Iterator[str]
 
     @classmethod
-    def of(cls, names: Sequence[str], slots: int, host_adapters: int) -> AdapterSets:
+    def of(cls, names: Sequence[str], warm: int, host_adapters: int) -> AdapterSets:
         """From the names of a store with more than `host_adapters` of them."""
         return cls(
-            itertools.cycle(names[:slots]),
+            itertools.cycle(names[:warm]),
             itertools.cycle(names[:host_adapters]),
             itertools.cycle(names),
         )

@@ -56,13 +56,20 @@ def check_options(options: ServerOptions, grid: Grid) -> None:
         )
     if max(grid.concurrency) > options.max_adapters:
         raise ConfigError(
-            f"--concurrency {max(grid.concurrency)} is more than the {options.max_adapters} slots: "
-            "ask for fewer, or raise --slots"
+            f"--concurrency {max(grid.concurrency)} is more than the {options.max_adapters} "
+            "adapters of a batch: ask for fewer, or raise --max-adapters"
         )
-    if options.max_cpu_adapters <= options.max_adapters:
+    # The bank has a second slot for each adapter of a batch, should it need a pair of scales.
+    if options.max_cpu_adapters <= 2 * options.max_adapters:
         raise ConfigError(
-            "host memory must hold more adapters than there are slots, or a copy to a slot cannot "
-            "be told from a load: raise --host-adapters"
+            f"host memory must hold more than the bank's {2 * options.max_adapters} slots, or a "
+            "copy to a slot cannot be told from a load: raise --max-cpu-adapters"
+        )
+    prompts = max(grid.concurrency) * max(grid.prompt_tokens)
+    if prompts > options.max_num_batched_tokens:
+        raise ConfigError(
+            f"{prompts} prompt tokens come at once, a step takes {options.max_num_batched_tokens}: "
+            "ask for fewer or shorter ones, or raise --max-num-batched-tokens"
         )
     longest = max(grid.prompt_tokens) + max(grid.output_tokens)
     if longest > options.max_model_len:
@@ -116,7 +123,8 @@ async def measure(
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
             kv_cache_tokens=int(counters["kv_cache_tokens"]),
-            slots=options.max_adapters,
+            batch_adapters=options.max_adapters,
+            slots=int(status["slots"]["total"]),
             host_adapters=options.max_cpu_adapters,
         ),
         request_seconds=way,

@@ -25,7 +25,7 @@ class ServerOptions:
     base: Path
     store: Path
     max_adapters: int = 32
-    max_cpu_adapters: int = 64
+    max_cpu_adapters: int = 96
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 2048
     max_model_len: int = 512

@@ -32,6 +32,9 @@ app = typer.Typer(
 app.command(_TRAINING)(plan_training)
 
 
+_USUAL = {name: field.default for name, field in ServingDemand.model_fields.items()}
+
+
 def _told(field: str) -> str:
     return ServingDemand.model_fields[field].description or ""
 
@@ -51,14 +54,18 @@ def plan_serving_command(
     output_tokens: Annotated[float, typer.Option(help=_told("output_tokens"))],
     ttft_p99_seconds: Annotated[float, typer.Option(help=_told("ttft_p99_seconds"))],
     inter_token_p99_seconds: Annotated[float, typer.Option(help=_told("inter_token_p99_seconds"))],
-    zipf_exponent: Annotated[float | None, typer.Option(help=_told("zipf_exponent"))] = None,
-    length_sigma: Annotated[float | None, typer.Option(help=_told("length_sigma"))] = None,
-    headroom: Annotated[float | None, typer.Option(help=_told("headroom"))] = None,
+    zipf_exponent: Annotated[float, typer.Option(help=_told("zipf_exponent"))] = _USUAL[
+        "zipf_exponent"
+    ],
+    length_sigma: Annotated[float, typer.Option(help=_told("length_sigma"))] = _USUAL[
+        "length_sigma"
+    ],
+    headroom: Annotated[float, typer.Option(help=_told("headroom"))] = _USUAL["headroom"],
     price_per_replica_hour: Annotated[
         float | None, typer.Option(help=_told("price_per_replica_hour"))
     ] = None,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Bank slots of a replica, if not as measured.")
+        int | None, typer.Option(min=1, help="Bank slots in all, if not as measured.")
     ] = None,
     host_adapters: Annotated[
         int | None,

@@ -22,7 +22,12 @@ _MOST_REPLICAS = 100_000
 
 @dataclass(frozen=True)
 class FleetForecast:
-    """What a number of replicas is expected to give; times in seconds."""
+    """What a number of replicas is expected to give; times in seconds.
+
+    Attributes:
+        most_requests_per_second: what they could do with full batches, adapters' loads included.
+        utilisation: share of it that the peak uses.
+    """
 
     replicas: int
     ttft_p50: float
@@ -31,6 +36,8 @@ class FleetForecast:
     host_hit_rate: float
     slot_hit_rate: float
     tokens_per_second: float
+    most_requests_per_second: float
+    utilisation: float
     simulated_requests: int
 
 
@@ -40,7 +47,6 @@ class ServingPlan:
 
     Attributes:
         limited_by: why one replica less is too few.
-        utilisation: share of the most throughput that the peak uses.
         cost_per_million_tokens: of generated tokens at the peak; None without a price.
         warnings: where the demand lies outside of what was measured.
     """
@@ -50,8 +56,6 @@ class ServingPlan:
     forecast: FleetForecast
     gpus: int
     limited_by: str
-    utilisation: float
-    most_requests_per_second: float
     slot_bytes_per_replica: int
     host_bytes_per_replica: int
     cost_per_million_tokens: float | None
@@ -152,14 +156,19 @@ def _forecast(
     )
     p50, p99 = outcome.first_token_quantiles([0.5, 0.99], _SKIP)
     gap = outcome.gaps.quantile(0.99)
+    hit_rate = outcome.host_hit_rate(_SKIP)
+    most = most_throughput(times, demand.prompt_tokens, demand.output_tokens, 1 - hit_rate)
+    most_of_all = replicas * most.requests_per_second
     return FleetForecast(
         replicas=replicas,
         ttft_p50=p50,
         ttft_p99=p99,
         inter_token_p99=0.0 if math.isnan(gap) else gap,
-        host_hit_rate=outcome.host_hit_rate(_SKIP),
+        host_hit_rate=hit_rate,
         slot_hit_rate=outcome.slot_hit_rate,
         tokens_per_second=outcome.output_tokens / outcome.seconds,
+        most_requests_per_second=most_of_all,
+        utilisation=demand.requests_per_second / most_of_all,
         simulated_requests=num_requests,
     )
 
@@ -169,16 +178,14 @@ def _broken_promise(demand: ServingDemand, forecast: FleetForecast) -> str | Non
         return "time to first token"
     if forecast.inter_token_p99 > demand.inter_token_p99_seconds:
         return "time between tokens"
+    if forecast.utilisation > 1 - demand.headroom:
+        return "throughput, loads of adapters included"
     return None
 
 
 def _plan(
     demand: ServingDemand, times: ReplicaTimes, forecast: FleetForecast, limited_by: str
 ) -> ServingPlan:
-    most = most_throughput(
-        times, demand.prompt_tokens, demand.output_tokens, 1 - forecast.host_hit_rate
-    )
-    capacity = forecast.replicas * most.requests_per_second
     row, limits = times.adapter.row_bytes, times.limits
     cost = None
     if demand.price_per_replica_hour is not None:
@@ -190,8 +197,6 @@ def _plan(
         forecast=forecast,
         gpus=forecast.replicas * times.conditions.gpus_per_replica,
         limited_by=limited_by,
-        utilisation=demand.requests_per_second / capacity,
-        most_requests_per_second=capacity,
         slot_bytes_per_replica=limits.slots * row,
         host_bytes_per_replica=limits.host_adapters * row,
         cost_per_million_tokens=cost,

@@ -36,7 +36,7 @@ def print_serving_plan(plan: ServingPlan, console: Any) -> None:
     table.add_row("adapter in a slot as it joins a batch", f"{forecast.slot_hit_rate:.1%}")
     table.add_row(
         "throughput used, at most (requests/s)",
-        f"{plan.utilisation:.0%} of {plan.most_requests_per_second:,.1f}",
+        f"{forecast.utilisation:.0%} of {forecast.most_requests_per_second:,.1f}",
     )
     table.add_row("slots of a replica (MiB)", f"{plan.slot_bytes_per_replica / _MIB:,.1f}")
     table.add_row("host memory of a replica (MiB)", f"{plan.host_bytes_per_replica / _MIB:,.1f}")

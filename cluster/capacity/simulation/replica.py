@@ -46,14 +46,20 @@ class LeastRecentlyUsed:
         self.held.move_to_end(adapter)
         return True
 
-    def hold(self, adapter: int) -> None:
-        """Take it in, and put out what was used least recently."""
+    def hold(self, adapter: int) -> int | None:
+        """Take it in, and put out what was used least recently; what was put out."""
         self.held[adapter] = None
         self.held.move_to_end(adapter)
         if len(self.held) > self.capacity:
             idle = next((a for a in self.held if a not in self.users), None)
             if idle is not None:
                 del self.held[idle]
+                return idle
+        return None
+
+    def drop(self, adapter: int) -> None:
+        """Put it out, if it is held."""
+        self.held.pop(adapter, None)
 
     def use(self, adapter: int) -> None:
         """Count one more user."""
@@ -96,6 +102,7 @@ class SimulatedReplica:
         self._waiting: deque[int] = deque()
         self._running: list[tuple[int, int]] = []
         self._prefilled: list[int] = []
+        self._copied: set[int] = set()
         self._chunked: int | None = None
         self._chunk_left = 0
         self._kv_tokens = 0
@@ -105,9 +112,14 @@ class SimulatedReplica:
         self._step_seconds = 0.0
         self._num_steps = 0
 
-    def block(self, seconds: float) -> None:
-        """Make the next step so much longer."""
-        self._blocking += seconds
+    def load(self, adapter: int) -> None:
+        """Take an adapter into host memory, and ahead of its request into a slot."""
+        evicted = self.host.hold(adapter)
+        if evicted is not None:
+            self.slots.drop(evicted)
+        self.slots.hold(adapter)
+        self._copied.add(adapter)
+        self._blocking += self._times.adapter.load_blocking_seconds
 
     def enqueue(self, request: int, now: float) -> bool:
         """Give the engine a request whose adapter is there; whether `busy_until` changed."""
@@ -156,7 +168,7 @@ class SimulatedReplica:
 
     def _has_slot(self, request: int) -> bool:
         users = self.slots.users
-        return self._requests.adapter[request] in users or len(users) < self._limits.slots
+        return self._requests.adapter[request] in users or len(users) < self._limits.batch_adapters
 
     def _begin(self, now: float) -> bool:
         self.version += 1
@@ -194,13 +206,17 @@ class SimulatedReplica:
         return True
 
     def _join(self, request: int) -> bool:
-        """Put a request into the batch; whether its adapter had to be written to a slot."""
+        """Put a request into the batch; whether its adapter is yet to be written to a slot."""
         adapter = self._requests.adapter[request]
         self._kv_tokens += self._requests.prompt[request] + self._requests.output[request]
         joins_batch = adapter not in self.slots.users
         self.slots.use(adapter)
         if self.slots.touch(adapter):
-            self.slot_hits += joins_batch
+            # The first to run from a slot that was written to ahead counts as a miss.
+            missed = adapter in self._copied
+            self._copied.discard(adapter)
+            self.slot_misses += missed
+            self.slot_hits += joins_batch and not missed
             return False
         self.slots.hold(adapter)
         self.slot_misses += 1

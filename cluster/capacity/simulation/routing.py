@@ -93,10 +93,12 @@ class Affinity:
         self._router.set_replicas(self._index)
 
     def choose(self, adapter: int) -> int:
-        """The router's first choice."""
+        """The router's first choice, told to it as the gateway tells it."""
         name = self._adapters[adapter]
+        replica = self._router.rank(name)[0].replica
         self._router.count(name)
-        return self._index[self._router.rank(name)[0].replica]
+        self._router.add_adapter(replica, name)
+        return self._index[replica]
 
     @property
     def popularity_window(self) -> int:

@@ -42,7 +42,7 @@ class Scenario:
     output: Lengths
     seed: int = 0
     warm: bool = True
-    report_seconds: float = 5.0
+    report_seconds: float = 2.0
     affinity: AffinityConfig | None = None
     autoscaler: AutoscalerConfig | None = None
     failures: tuple[tuple[float, int], ...] = ()

@@ -152,8 +152,7 @@ class _Simulation:
         replica = self._fleet.get(name)
         if replica is None:
             return
-        replica.host.hold(adapter)
-        replica.block(self._times.adapter.load_blocking_seconds)
+        replica.load(adapter)
         for request in replica.loading.pop(adapter):
             self._enqueue(name, replica, request, now)
 

@@ -39,14 +39,14 @@ def test_a_batch_holds_no_more_sequences_than_it_may():
 
 
 def test_a_batch_mixes_no_more_adapters_than_there_are_slots():
-    alike, distinct = (make(8, ids, slots=2) for ids in ([0, 1] * 4, list(range(8))))
+    alike, distinct = (make(8, ids, batch_adapters=2) for ids in ([0, 1] * 4, list(range(8))))
     assert batches(alike, 8) == 2
     assert batches(distinct, 8) >= 4
     assert distinct.slot_misses == 8
 
 
 def test_request_whose_adapter_has_no_slot_lets_others_pass():
-    replica = make(4, [0, 1, 0, 0], slots=1)
+    replica = make(4, [0, 1, 0, 0], batch_adapters=1)
     for request in range(4):
         replica.enqueue(request, 0.0)
     order = [request for _, last in drain(replica) for request in last]
