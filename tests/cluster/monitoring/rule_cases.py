@@ -113,7 +113,14 @@ CASES = {
         silent=({f"up{{{SERVER}}}": "1x20"}, {f"up{{{TRAINER}}}": "0x20"}),
     ),
     "PropulsionEngineDown": Case(
-        {ENGINE_UP: "1 0x20"}, at=4, not_yet=2, silent=({ENGINE_UP: "1 0 1x20"},)
+        {ENGINE_UP: "1 0x20"},
+        at=4,
+        not_yet=2,
+        silent=(
+            {ENGINE_UP: "1 0 1x20"},
+            # A gateway has no engine of its own.
+            {f"propulsion_serve_engine_up{{{GATEWAY}}}": "0x20"},
+        ),
     ),
     "PropulsionEngineRestarted": Case(
         {RESTARTS: "0 0 1x60"}, at=5, silent=({RESTARTS: "0x60"}, {RESTARTS: "1x60"})

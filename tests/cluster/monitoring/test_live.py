@@ -75,10 +75,13 @@ def stopped_trainer(stack: Stack) -> None:
 def test_more_adapters_and_requests_than_fit_are_noticed(stack: Stack) -> None:
     adapters = itertools.cycle(ADAPTERS)
 
-    def ask() -> None:
-        stack.server.complete(next(adapters), "the film", 64)
+    def ask_base() -> None:
+        stack.server.complete("base", "the film", 64)
 
-    with traffic(ask, threads=40):
+    def ask_adapter() -> None:
+        stack.server.complete(next(adapters), "the film", 4)
+
+    with traffic(ask_base, threads=40), traffic(ask_adapter, threads=1):
         assert stack.server.complete(DAMAGED, "the film", 1).status_code >= 400
         stack.wait_for_alerts(
             "PropulsionAdapterLoadFailures",
