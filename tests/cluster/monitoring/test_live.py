@@ -58,20 +58,6 @@ def test_prometheus_finds_every_kind_of_target_and_is_silent(stack: Stack) -> No
         assert stack.server.complete(model, "the film", 4).status_code == 200
 
 
-def test_a_learning_rate_that_is_too_high_is_noticed(stack: Stack) -> None:
-    stack.wait_for_alerts("PropulsionLossNotFinite", adapter="wild")
-    stack.wait_for_alerts("PropulsionLossDiverging", adapter="rising")
-    assert not stack.is_firing("PropulsionLossDiverging", adapter="calm")
-    assert not stack.is_firing("PropulsionLossNotFinite", adapter="calm")
-    assert not stack.is_firing("PropulsionTrainerDown")
-
-
-@pytest.fixture(scope="module")
-def stopped_trainer(stack: Stack) -> None:
-    stack.trainer.send_signal(signal.SIGSTOP)
-
-
-@pytest.mark.usefixtures("stopped_trainer")
 def test_more_adapters_and_requests_than_fit_are_noticed(stack: Stack) -> None:
     adapters = itertools.cycle(ADAPTERS)
 
@@ -90,6 +76,19 @@ def test_more_adapters_and_requests_than_fit_are_noticed(stack: Stack) -> None:
             "PropulsionSlotThrash",
             "PropulsionHostCacheThrash",
         )
+
+
+def test_a_learning_rate_that_is_too_high_is_noticed(stack: Stack) -> None:
+    stack.wait_for_alerts("PropulsionLossNotFinite", adapter="wild")
+    stack.wait_for_alerts("PropulsionLossDiverging", adapter="rising")
+    assert not stack.is_firing("PropulsionLossDiverging", adapter="calm")
+    assert not stack.is_firing("PropulsionLossNotFinite", adapter="calm")
+    assert not stack.is_firing("PropulsionTrainerDown")
+
+
+@pytest.fixture(scope="module")
+def stopped_trainer(stack: Stack) -> None:
+    stack.trainer.send_signal(signal.SIGSTOP)
 
 
 @pytest.mark.usefixtures("stopped_trainer")
