@@ -1,6 +1,7 @@
 """A real server, trainer, Ray and Prometheus; gateway and queue are stood in for."""
 
 import contextlib
+import json
 import math
 import os
 import shutil
@@ -10,31 +11,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from adapters import AdapterStore, base_fingerprint
 from tests.cluster.monitoring.gateway_stand_in import GatewayStandIn, serving
 from tests.serving import tiny
 from tests.serving.live_server import LiveServer, free_port, wait_for
-from tests.trainer.runs import write_run
 
 ROOT = Path(__file__).parents[3]
 BASE = ROOT / "examples" / "tiny_base" / "model"
 TIME_SCALE = 1 / 20
-ADAPTERS = ("a", "b", "c", "d", "e")
+ADAPTERS = ("a", "b", "c", "d", "e", "f", "g", "h")
 DAMAGED = "damaged"
 SPLIT = "split"
-WAIT_SECONDS = 180
+WAIT_SECONDS = 300
 
 RAY = """
 import ray, sys
 ray.init(num_cpus=1, dashboard_port=int(sys.argv[2]), object_store_memory=80 * 1024**2,
          _node_ip_address="127.0.0.1", _temp_dir=sys.argv[1], log_to_driver=False)
+print("ready", flush=True)
 sys.stdin.read()
 """
 
@@ -109,12 +110,9 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     with contextlib.ExitStack() as stack:
         ray_dir = Path(tempfile.mkdtemp(prefix="ray_", dir="/tmp"))
         stack.callback(shutil.rmtree, ray_dir, ignore_errors=True)
-        # Two slow starts that wait for nothing of each other.
-        with ThreadPoolExecutor(1) as pool:
-            starting = pool.submit(_start_server, folder)
-            stack.callback(lambda: starting.result().stop())
-            stack.enter_context(_ray(ray_dir, folder / "ray.log"))
-            server = starting.result()
+        stack.enter_context(_ray(ray_dir, folder / "ray.log"))
+        server = _start_server(folder)
+        stack.callback(server.stop)
         address = server.url.removeprefix("http://")
         gateway = stack.enter_context(serving(GatewayStandIn(address)))
         data_dir = folder / "monitoring"
@@ -161,7 +159,7 @@ def _start_server(folder: Path) -> LiveServer:
             weights.chmod(0o644)
             weights.write_bytes(weights.read_bytes()[:-1] + b"\\xff")
     store.set_split(SPLIT, "both", {"v1": 0.5, "v2": 0.5})
-    options = ("--max-adapters", "2", "--max-cpu-adapters", "3", "--served-name", "base")
+    options = ("--max-adapters", "2", "--max-cpu-adapters", "6", "--served-name", "base")
     return LiveServer(
         BASE, store.path, folder / "server.log", *options, "--", "--max-num-seqs", "2"
     )
@@ -169,25 +167,38 @@ def _start_server(folder: Path) -> LiveServer:
 
 def _run_file(folder: Path, targets: Path) -> Path:
     """Three adapters: one learns, one learns and then diverges, one's loss is soon no number."""
-    return write_run(
-        folder,
-        BASE,
-        name="live",
-        training__steps=100_000,
-        training__batch_size=4,
-        training__lr=1e-3,
-        adapter__degree=15,
-        data__max_length=32,
-        checkpoints__every=50_000,
-        metrics_port=0,
-        metrics_targets=str(targets),
-        adapters={
+    folder.mkdir()
+    lines = (ROOT / "examples" / "data" / "sst2" / "test.tsv").read_text().splitlines()[1:65]
+    texts = [{"prompt": "", "target": line.partition("\t")[0]} for line in lines]
+    data = folder / "texts.jsonl"
+    data.write_text("".join(json.dumps(text) + "\n" for text in texts))
+    run = {
+        "name": "live",
+        "base": str(BASE),
+        "output_dir": "out",
+        "task": {"type": "causal_lm"},
+        "data": {
+            "train": str(data),
+            "test": str(data),
+            "records": {"format": "jsonl", "prompt": "prompt", "target": "target"},
+            "prompt": "{text}",
+            "max_length": 32,
+        },
+        "adapter": {"preset": "all", "degree": 15},
+        "training": {"steps": 100_000, "batch_size": 8, "lr": 1e-4},
+        "checkpoints": {"every": 50_000},
+        "metrics_port": 0,
+        "metrics_targets": str(targets),
+        "adapters": {
             "calm": {},
-            # Its rate rises by 0.0033 a step, until z^15 is too much.
-            "rising": {"training": {"lr": 330.0, "warmup_ratio": 0.99}},
+            # The rate rises by 0.00002 a step; z^15 bears no more than a few hundredths.
+            "rising": {"training": {"lr": 2.0, "warmup_ratio": 0.99}},
             "wild": {"training": {"lr": 1e6, "warmup_ratio": 0.0}},
         },
-    )
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    return path
 
 
 @contextlib.contextmanager
@@ -221,16 +232,13 @@ def _ray(folder: Path, log: Path) -> Iterator[None]:
         process = subprocess.Popen(
             [sys.executable, "-c", RAY, str(folder), str(free_port())],
             stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n", log.read_text()
         yield
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.communicate()

@@ -113,7 +113,14 @@ CASES = {
         silent=({f"up{{{SERVER}}}": "1x20"}, {f"up{{{TRAINER}}}": "0x20"}),
     ),
     "PropulsionEngineDown": Case(
-        {ENGINE_UP: "1 0x20"}, at=4, not_yet=2, silent=({ENGINE_UP: "1 0 1x20"},)
+        {ENGINE_UP: "1 0x20"},
+        at=4,
+        not_yet=2,
+        silent=(
+            {ENGINE_UP: "1 0 1x20"},
+            # A gateway has no engine of its own.
+            {f"propulsion_serve_engine_up{{{GATEWAY}}}": "0x20"},
+        ),
     ),
     "PropulsionEngineRestarted": Case(
         {RESTARTS: "0 0 1x60"}, at=5, silent=({RESTARTS: "0x60"}, {RESTARTS: "1x60"})
@@ -170,7 +177,12 @@ CASES = {
         loss("3x60 6x30"),
         at=70,
         not_yet=62,
-        silent=(loss("6-0.05x90"), loss("3 5 2 4 3 2 5x3 3x80"), loss("0.01x60 0.05x30")),
+        silent=(
+            loss("6-0.05x90"),
+            # The first steps are no measure.
+            loss("0.5 5 2 4 3 2 5x3 3x80"),
+            loss("0.01x60 0.05x30"),
+        ),
     ),
     "PropulsionGatewayDown": Case(
         {f"up{{{GATEWAY}}}": "1 0x20"}, at=3, not_yet=1, silent=({f"up{{{GATEWAY}}}": "1x20"},)

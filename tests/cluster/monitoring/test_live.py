@@ -58,6 +58,26 @@ def test_prometheus_finds_every_kind_of_target_and_is_silent(stack: Stack) -> No
         assert stack.server.complete(model, "the film", 4).status_code == 200
 
 
+def test_more_adapters_and_requests_than_fit_are_noticed(stack: Stack) -> None:
+    adapters = itertools.cycle(ADAPTERS)
+
+    def ask_base() -> None:
+        stack.server.complete("base", "the film", 64)
+
+    def ask_adapter() -> None:
+        stack.server.complete(next(adapters), "the film", 4)
+
+    with traffic(ask_base, threads=40), traffic(ask_adapter, threads=1):
+        assert stack.server.complete(DAMAGED, "the film", 1).status_code >= 400
+        stack.wait_for_alerts(
+            "PropulsionAdapterLoadFailures",
+            "PropulsionTimeToFirstTokenHigh",
+            "PropulsionRequestQueueGrowing",
+            "PropulsionSlotThrash",
+            "PropulsionHostCacheThrash",
+        )
+
+
 def test_a_learning_rate_that_is_too_high_is_noticed(stack: Stack) -> None:
     stack.wait_for_alerts("PropulsionLossNotFinite", adapter="wild")
     stack.wait_for_alerts("PropulsionLossDiverging", adapter="rising")
@@ -69,24 +89,6 @@ def test_a_learning_rate_that_is_too_high_is_noticed(stack: Stack) -> None:
 @pytest.fixture(scope="module")
 def stopped_trainer(stack: Stack) -> None:
     stack.trainer.send_signal(signal.SIGSTOP)
-
-
-@pytest.mark.usefixtures("stopped_trainer")
-def test_more_adapters_and_requests_than_fit_are_noticed(stack: Stack) -> None:
-    adapters = itertools.cycle(ADAPTERS)
-
-    def ask() -> None:
-        stack.server.complete(next(adapters), "the film", 64)
-
-    with traffic(ask, threads=40):
-        assert stack.server.complete(DAMAGED, "the film", 1).status_code >= 400
-        stack.wait_for_alerts(
-            "PropulsionAdapterLoadFailures",
-            "PropulsionTimeToFirstTokenHigh",
-            "PropulsionRequestQueueGrowing",
-            "PropulsionSlotThrash",
-            "PropulsionHostCacheThrash",
-        )
 
 
 @pytest.mark.usefixtures("stopped_trainer")

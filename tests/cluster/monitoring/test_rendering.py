@@ -79,9 +79,11 @@ def test_targets_of_runs_and_of_the_user_outlive_a_start(tmp_path: Path) -> None
     config = monitor_config(data_dir=tmp_path, servers=("a:1",))
     render(config)
     (tmp_path / "targets" / "run.json").write_text("[]")
+    (tmp_path / "targets" / "serving-mine.yaml").write_text("[]")
     (tmp_path / "rules" / "left.yaml").write_text("groups: []")
     render(monitor_config(data_dir=tmp_path))
     assert (tmp_path / "targets" / "run.json").exists()
+    assert (tmp_path / "targets" / "serving-mine.yaml").exists()
     assert not (tmp_path / "rules" / "left.yaml").exists()
     assert yaml.safe_load((tmp_path / "targets" / "servers.yaml").read_text()) == []
 
