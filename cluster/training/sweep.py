@@ -193,8 +193,8 @@ def _trial(name: str, result: AdapterResult | None, reported: Mapping[str, Any])
 
 
 def _publish(run: RunConfig, runs: Mapping[str, RunConfig], best: AdapterResult) -> tuple[str, str]:
-    from trainer.finishing import publish_adapter
     from trainer.identity import fingerprint_of, run_identity
+    from trainer.publishing import publish_adapter
 
     (job,) = (one for one in run.jobs if one.name == best.name)
     if job.publish is None:
