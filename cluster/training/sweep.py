@@ -99,7 +99,8 @@ def sweep(
                 max_concurrent_trials=concurrent,
                 scheduler=ASHAScheduler(
                     time_attr="step",
-                    max_t=max(job.training.steps for job in jobs),
+                    # Tune kills a trial that reaches it, and one that ends has yet to be saved.
+                    max_t=max(job.training.steps for job in jobs) + 1,
                     grace_period=grace_steps or min(job.training.eval_every or 1 for job in jobs),
                     reduction_factor=reduction_factor,
                 ),
