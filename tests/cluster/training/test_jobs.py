@@ -1,14 +1,17 @@
 """Runs that go to Ray at once: on two nodes, over the loss of one, and with mistakes in them."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from adapters import AdapterStore
-from tests.cluster.training.ray_cluster import ROOT, RayCluster, propulsion, wait_until
+from tests.cluster.training.ray_cluster import (
+    RayCluster,
+    propulsion,
+    start_propulsion,
+    wait_until,
+)
 from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
 from trainer.result import read_result
 
@@ -66,13 +69,7 @@ def test_ctrl_c_ends_the_log_and_not_the_run_which_cancel_ends_once(
     head = ("--address", cluster.address)
     run = write_run(tmp_path, base, training__steps=10**6)
     run_id = propulsion("cluster", "submit", str(run), *head).strip()
-    following = subprocess.Popen(
-        [sys.executable, "-m", "propulsion", "cluster", "logs", "-f", run_id, *head],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    following = start_propulsion("cluster", "logs", "-f", run_id, *head)
     assert following.stdout is not None
     assert following.stdout.readline()
     following.send_signal(signal.SIGINT)
