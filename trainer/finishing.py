@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from adapters import AdapterStore
 from trainer.adapted import AdaptedModel
-from trainer.config import JobConfig, RunConfig
-from trainer.gate import metric_key, why_not
+from trainer.config import RunConfig
 from trainer.progress import JobProgress
+from trainer.publishing import publish_adapter
 from trainer.result import AdapterResult
 from trainer.tasks.task import Scores
 
@@ -75,45 +73,3 @@ def finish_adapter(
         best_step=progress.best_step,
         held_back=held_back,
     )
-
-
-def publish_adapter(
-    job: JobConfig,
-    folder: Path,
-    identity: dict[str, Any],
-    metric: str,
-    scores: Mapping[str, float],
-    base_score: float | None,
-) -> tuple[str, str]:
-    """Publish a trained adapter, and let its aliases move to it if it passes its gate.
-
-    Args:
-        job: the adapter; it has a section `publish`.
-        folder: the saved adapter.
-        identity: of the run.
-        metric: the score that the gate looks at.
-        scores: on the test records.
-        base_score: of the bare base; None where it has none.
-
-    Returns:
-        Its reference, and why it did not pass its gate, or "".
-    """
-    publish = job.publish
-    assert publish is not None
-    store, name = AdapterStore(publish.store), publish.name or job.name
-    held_back = ""
-    if publish.gate is not None:
-        held_back = why_not(publish.gate, metric, scores[metric], base_score, store, name)
-    version = store.publish(
-        folder,
-        name,
-        base_fingerprint=identity["base"],
-        metrics={metric_key(one): value for one, value in scores.items()},
-        training_config={
-            **identity,
-            "adapters": {job.name: identity["adapters"][job.name]},
-            "lineage": publish.lineage,
-        },
-        aliases=[] if held_back else publish.aliases,
-    )
-    return version.reference, held_back

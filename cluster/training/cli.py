@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cluster.training.tracking import Tracker
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")]
 Overrides = Annotated[
@@ -59,7 +62,7 @@ def submit(
     run_id = submit_job(run, tracker.jobs) if tracker.queue is None else tracker.queue.submit(run)
     typer.echo(run_id)
     if follow:
-        tracker.follow(run_id)
+        _follow(tracker, run_id)
 
 
 def status(
@@ -89,9 +92,17 @@ def logs(
 
     tracker = Tracker(address, None, queue)
     if follow:
-        tracker.follow(run_id)
+        _follow(tracker, run_id)
     else:
         typer.echo(tracker.logs(run_id), nl=False)
+
+
+def _follow(tracker: Tracker, run_id: str) -> None:
+    try:
+        tracker.follow(run_id)
+    except KeyboardInterrupt:
+        typer.echo(f"{run_id} goes on; `propulsion cluster cancel` ends it", err=True)
+        raise typer.Exit(130) from None
 
 
 def cancel(run_id: RunId, queue: Queue = None, address: Address = HEAD) -> None:

@@ -99,7 +99,8 @@ def sweep(
                 max_concurrent_trials=concurrent,
                 scheduler=ASHAScheduler(
                     time_attr="step",
-                    max_t=max(job.training.steps for job in jobs),
+                    # Tune kills a trial that reaches it, and one that ends has yet to be saved.
+                    max_t=max(job.training.steps for job in jobs) + 1,
                     grace_period=grace_steps or min(job.training.eval_every or 1 for job in jobs),
                     reduction_factor=reduction_factor,
                 ),
@@ -193,8 +194,8 @@ def _trial(name: str, result: AdapterResult | None, reported: Mapping[str, Any])
 
 
 def _publish(run: RunConfig, runs: Mapping[str, RunConfig], best: AdapterResult) -> tuple[str, str]:
-    from trainer.finishing import publish_adapter
     from trainer.identity import fingerprint_of, run_identity
+    from trainer.publishing import publish_adapter
 
     (job,) = (one for one in run.jobs if one.name == best.name)
     if job.publish is None:

@@ -10,6 +10,7 @@ from tests.trainer.runs import save_tiny_base, train_all, write_run
 from trainer.config import load_run
 from trainer.config.gate import GateSection
 from trainer.gate import why_not
+from trainer.publishing import publish_adapter
 from trainer.result import read_result
 
 
@@ -66,3 +67,20 @@ def test_alias_stays_where_a_worse_version_would_take_it(tmp_path: Path) -> None
     assert "tiny@v1, which is tiny@prod" in second.held_back
     assert second.adapter == "tiny@v2"
     assert AdapterStore(store).aliases("tiny") == {"latest": "v1", "prod": "v1"}
+
+
+@pytest.mark.slow
+def test_a_job_that_comes_to_its_end_twice_publishes_once(tmp_path: Path) -> None:
+    base = save_tiny_base(tmp_path / "base")
+    publish = {"store": str(tmp_path / "store"), "lineage": {"job": "tiny-1"}}
+    run = write_run(tmp_path, base, publish=publish)
+    train_all(run)
+    (job,) = load_run(run).jobs
+    folder = tmp_path / "out" / "adapters" / "tiny"
+    store = AdapterStore(tmp_path / "store")
+    identity = dict(store.resolve("tiny").manifest.training_config)
+    again = (folder, identity, "accuracy", {"accuracy": 0.5}, 0.5)
+    assert publish_adapter(job, *again) == ("tiny@v1", "")
+    assert job.publish is not None
+    job.publish.lineage["job"] = "tiny-2"
+    assert publish_adapter(job, *again) == ("tiny@v2", "")

@@ -1,11 +1,13 @@
 """A real Ray cluster of several nodes on this machine, whose nodes and head can be lost."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ray.cluster_utils import Cluster
 
@@ -94,6 +96,18 @@ def propulsion(*args: str, code: int = 0) -> str:
     # Those of a lost rank, in a run's log, begin with the rank's name.
     assert "\nTraceback" not in f"\n{done.stdout}"
     return done.stdout
+
+
+def start_propulsion(*args: str, output: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The same, still running, and open to Ctrl-C also where the tests run in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "propulsion", *args],
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_until(condition: Callable[[], bool], told: Callable[[], str] = str) -> None:

@@ -1,11 +1,17 @@
 """Runs that go to Ray at once: on two nodes, over the loss of one, and with mistakes in them."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from adapters import AdapterStore
-from tests.cluster.training.ray_cluster import RayCluster, propulsion, wait_until
+from tests.cluster.training.ray_cluster import (
+    RayCluster,
+    propulsion,
+    start_propulsion,
+    wait_until,
+)
 from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
 from trainer.result import read_result
 
@@ -57,12 +63,20 @@ def test_run_on_two_nodes_survives_the_loss_of_one(
     assert version.manifest.training_config["lineage"] == {"run": "tiny", "job": run_id}
 
 
-def test_cancelled_run_stops_and_an_ended_one_cannot_be_cancelled(
+def test_ctrl_c_ends_the_log_and_not_the_run_which_cancel_ends_once(
     base: Path, cluster: RayCluster, tmp_path: Path
 ) -> None:
     head = ("--address", cluster.address)
     run = write_run(tmp_path, base, training__steps=10**6)
     run_id = propulsion("cluster", "submit", str(run), *head).strip()
+    following = start_propulsion("cluster", "logs", "-f", run_id, *head)
+    assert following.stdout is not None
+    assert following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    rest, _ = following.communicate(timeout=60)
+    assert following.returncode == 130
+    assert f"{run_id} goes on" in rest
+    assert f"{run_id} │ running" in propulsion("cluster", "status", run_id, *head)
     assert "asked to end" in propulsion("cluster", "cancel", run_id, *head)
     wait_until(lambda: "stopped" in propulsion("cluster", "status", run_id, *head))
     assert f"{run_id} is over: stopped" in propulsion("cluster", "cancel", run_id, *head, code=2)

@@ -1,9 +1,9 @@
 """Train, gate, promote: the live server answers with the new version, never with a stale one."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,6 +26,7 @@ HEAD = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 def server(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
     for name, value in HEAD.items():
         monkeypatch.setitem(os.environ, name, value)
+    (tmp_path / "store").mkdir()
     # Every request looks where the alias leads now.
     server = LiveServer(
         base, tmp_path / "store", tmp_path / "server.log", "--resolution-ttl-seconds", "0"
@@ -37,25 +38,38 @@ def server(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_a_promoted_adapter_answers_and_one_held_back_does_not(
     base: Path, cluster: RayCluster, tmp_path: Path, server: LiveServer
 ) -> None:
-    def run(name: str, at_least: float, **changes: Any) -> Path:
+    def run(name: str, at_least: float, words: tuple[str, str]) -> Path:
         gate = {"at_least": at_least}
         publish = {"store": str(tmp_path / "store"), "aliases": ["prod"], "gate": gate}
-        settings = {"publish": publish, "task": {"type": "causal_lm"}, **changes}
-        return write_run(tmp_path / name, base, **settings)
+        records = {"format": "tsv", "text": "sentence", "label": "label"}
+        return write_run(
+            tmp_path / name,
+            base,
+            publish=publish,
+            task={"type": "causal_lm"},
+            training={"steps": 30, "batch_size": 8, "lr": 0.1},
+            data__records={**records, "labels": dict(zip("01", words, strict=True))},
+        )
 
     def ask() -> tuple[str, list[int]]:
         response = server.complete(MODEL, PROMPT, MAX_TOKENS)
         return response.json().get("model", ""), token_ids(response)
 
-    first = run("first", -1e9, training__lr=0.1)
-    held_back = run("held-back", 1e9, training__lr=0.2, seed=1)
-    promoted = run("promoted", -1e9, training__lr=0.3, training__steps=12, seed=2)
+    first = run("first", -1e9, ("bad", "good"))
+    held_back = run("held-back", 1e9, ("dull", "fine"))
+    promoted = run("promoted", -1e9, ("story", "film"))
     train_all(first, held_back)
     assert "is below" in read_result(tmp_path / "held-back" / "out").only.held_back
     store = AdapterStore(tmp_path / "store")
     assert store.aliases("tiny") == {"prod": "v1"}
     seen: list[tuple[str, list[int]]] = []
-    with traffic(lambda: seen.append(ask()), threads=1):
+
+    def ask_again() -> None:
+        seen.append(ask())
+        # Ray's processes are nice ones, and would get no share of a small machine.
+        time.sleep(0.5)
+
+    with traffic(ask_again, threads=1):
         told = propulsion(
             "cluster", "submit", "--follow", str(promoted), "--address", cluster.address
         )

@@ -2,8 +2,6 @@
 
 import itertools
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adapters import AdapterStore
 from cluster.training.queue_folder import QueuedRun, QueueFolder
-from tests.cluster.training.ray_cluster import ROOT, RayCluster, propulsion, wait_until
+from tests.cluster.training.ray_cluster import (
+    RayCluster,
+    propulsion,
+    start_propulsion,
+    wait_until,
+)
 from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
 from trainer.result import read_result
 
@@ -28,12 +31,11 @@ class DispatcherProcess:
     def __init__(self, queue: Path, address: str, log: Path) -> None:
         self.metrics_port = free_port()
         self._log = log
-        command = [sys.executable, "-m", "propulsion", "cluster", "queue", str(queue)]
-        command += ["--address", address, "--poll-seconds", "0.3"]
-        command += ["--metrics-port", str(self.metrics_port)]
         with log.open("a") as output:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            self._process = start_propulsion(
+                *("cluster", "queue", str(queue), "--address", address),
+                *("--poll-seconds", "0.3", "--metrics-port", str(self.metrics_port)),
+                output=output,
             )
 
     @property
