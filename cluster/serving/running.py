@@ -29,7 +29,7 @@ def run(config: ClusterServeConfig) -> int:
     """Serve until SIGTERM or SIGINT; exit code 0 after a drain, 1 if replicas do not start.
 
     Raises:
-        ConfigError: the port is taken, or the cluster already serves on another address.
+        ConfigError: the port is taken.
     """
     console = Console(stderr=True)
     stopped = threading.Event()
@@ -43,6 +43,8 @@ def run(config: ClusterServeConfig) -> int:
         _connect(config)
         closing.callback(ray.shutdown)
         was_serving = bool(serve.status().proxies)
+        if was_serving:
+            console.print("Ray Serve runs already: its own address holds, not --host and --port")
         _start_serve(config)
         closing.callback(_stop, was_serving)
         targets = [serve.RunTarget(target=application(config), name=APP_NAME, route_prefix="/")]
