@@ -22,6 +22,7 @@ class QueueMetrics:
         ConfigError: the port cannot be used.
 
     Attributes:
+        registry: what is served.
         port: where it is served.
     """
 
@@ -34,7 +35,7 @@ class QueueMetrics:
             start_http_server,
         )
 
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._queued = Gauge(
             "propulsion_cluster_queued_runs", "Runs that wait", ["team"], registry=registry
         )

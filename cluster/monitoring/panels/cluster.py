@@ -99,9 +99,10 @@ _GATEWAY = Row(
             "none",
         ),
         Panel(
-            "First token at the gateway",
-            "What clients wait for, routing and retries included.",
-            quantiles("propulsion_serve_ttft_seconds", "instance", 'role="gateway"'),
+            "First token",
+            "What clients wait for, the time at the gateway and retries included; counted by the "
+            "replica that answers.",
+            quantiles("propulsion_serve_ttft_seconds", "instance", 'role="replica"'),
             "s",
         ),
         Panel(

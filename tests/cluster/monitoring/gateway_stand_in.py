@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serving.observability.metrics import BASE, ServeMetrics
+from cluster.serving.metrics import ClusterMetrics
 
 PREFIX = "propulsion_cluster_"
 
@@ -23,18 +23,9 @@ class GatewayStandIn:
     def __init__(self, replica: str):
         self.targets = [{"targets": [replica], "labels": {"role": "replica", "replica": "r0"}}]
         self._registry = registry = CollectorRegistry()
-        self._serving = ServeMetrics(1, registry)
-        self._routed = Counter(f"{PREFIX}routed_requests", "-", ["route"], registry=registry)
-        self._hits = Counter(f"{PREFIX}affinity_hits", "-", registry=registry)
-        self._misses = Counter(f"{PREFIX}affinity_misses", "-", registry=registry)
-        self._retries = Counter(f"{PREFIX}retries", "-", registry=registry)
-        self._failed = Counter(f"{PREFIX}failed_requests", "-", registry=registry)
-        replicas = Gauge(f"{PREFIX}replicas", "-", ["state"], registry=registry)
-        for state, number in (("running", 1), ("draining", 0), ("starting", 0)):
-            replicas.labels(state).set(number)
-        queue_length = Gauge(f"{PREFIX}replica_queue_length", "-", ["replica"], registry=registry)
-        queue_length.labels("r0").set(2)
-        self._recovery = Histogram(f"{PREFIX}replica_recovery_seconds", "-", registry=registry)
+        self._gateway = gateway = ClusterMetrics(registry)
+        gateway.set_replicas({"running": 1})
+        gateway.set_queue_length("r0", 2)
         for name in ("queued_runs", "running_runs"):
             Gauge(f"{PREFIX}{name}", "-", ["team"], registry=registry).labels("red").set(1)
         self._wait = Histogram(f"{PREFIX}queue_wait_seconds", "-", registry=registry)
@@ -45,13 +36,12 @@ class GatewayStandIn:
     def metrics(self) -> bytes:
         """What a scrape gets."""
         for route, number in (("home", 20), ("spill", 1)):
-            self._routed.labels(route).inc(number)
-        self._hits.inc(20)
-        self._misses.inc(1)
-        self._recovery.observe(3.0)
+            for _ in range(number):
+                self._gateway.count_routed(route)
+                self._gateway.count_affinity(route == "home")
+        self._gateway.observe_recovery(3.0)
         self._wait.observe(60.0)
         self._finished.labels("red", "succeeded").inc()
-        self._serving.observe_first_token(BASE, 0.1)
         return generate_latest(self._registry)
 
 

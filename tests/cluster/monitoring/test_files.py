@@ -15,7 +15,7 @@ from cluster.monitoring.panels.catalogue import DASHBOARDS, FOLDER, dashboard_fi
 from tests.cluster.monitoring.promtool import MONITORING, RULES, needs_promtool, promtool
 
 ROOT = MONITORING.parents[1]
-METRIC = re.compile(r"\b(?:propulsion_(?:serve|train)_\w+)")
+METRIC = re.compile(r"\b(?:propulsion_(?:serve|train|cluster)_\w+)")
 DASHBOARD_FILES = sorted(FOLDER.glob("*.json"))
 
 
@@ -90,7 +90,7 @@ def test_panels_ask_the_chosen_source_and_explain_themselves(path: Path) -> None
 
 
 def test_metrics_that_rules_and_dashboards_read_exist() -> None:
-    exposed = metrics_of_server() | metrics_of_trainer()
+    exposed = metrics_of_server() | metrics_of_trainer() | metrics_of_gateway() | metrics_of_queue()
     texts = [path.read_text() for path in (*RULES, *DASHBOARD_FILES)]
     read = {name for text in texts for name in METRIC.findall(text)}
     assert len(read) > 30
@@ -125,6 +125,26 @@ def metrics_of_server() -> set[str]:
     registry = CollectorRegistry()
     ServeMetrics(1, registry)
     return names_of(registry)
+
+
+def metrics_of_gateway() -> set[str]:
+    from prometheus_client import CollectorRegistry
+
+    from cluster.serving.metrics import ClusterMetrics
+
+    registry = CollectorRegistry()
+    ClusterMetrics(registry)
+    return names_of(registry)
+
+
+def metrics_of_queue() -> set[str]:
+    from cluster.training.queue_metrics import QueueMetrics
+
+    metrics = QueueMetrics(0)
+    try:
+        return names_of(metrics.registry)
+    finally:
+        metrics.close()
 
 
 def metrics_of_trainer() -> set[str]:
