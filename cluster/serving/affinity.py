@@ -12,7 +12,7 @@ requests of that adapter.
 import math
 import random
 from collections.abc import Collection, Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
@@ -27,6 +27,7 @@ _NOWHERE: frozenset[str] = frozenset()
 # How far a request may move along the ring. Under the default load factor at most four replicas
 # in five are over the bound, so that none of so many is free once in thirty-five times at worst.
 _NEARBY = 16
+_MAX_COMING = 256
 
 
 class AffinityConfig(BaseModel):
@@ -89,6 +90,11 @@ class _Replica:
     queue_length: int = 0
     in_slots: frozenset[str] = _NOWHERE
     in_host: frozenset[str] = _NOWHERE
+    # In the order of their coming; clients may ask for names without end.
+    coming: dict[str, None] = field(default_factory=dict)
+
+    def holds(self, adapter: str) -> bool:
+        return adapter in self.in_slots or adapter in self.in_host or adapter in self.coming
 
 
 class AffinityRouter:
@@ -145,17 +151,20 @@ class AffinityRouter:
         known = self._replicas.get(replica)
         if known is not None:
             known.in_slots, known.in_host = frozenset(in_slots), frozenset(in_host)
+            known.coming.clear()
 
     def add_adapter(self, replica: str, adapter: str) -> None:
         """Say that a replica is being given an adapter; what `set_adapters` says next counts."""
         known = self._replicas.get(replica)
-        if known is not None and not self.holds(replica, adapter):
-            known.in_host = known.in_host | {adapter}
+        if known is not None and not known.holds(adapter):
+            known.coming[adapter] = None
+            if len(known.coming) > _MAX_COMING:
+                del known.coming[next(iter(known.coming))]
 
     def holds(self, replica: str, adapter: str) -> bool:
         """Whether the adapter is in a slot or in host memory there, as far as known."""
         known = self._replicas.get(replica)
-        return known is not None and (adapter in known.in_slots or adapter in known.in_host)
+        return known is not None and known.holds(adapter)
 
     def count(self, adapter: str) -> None:
         """Count a request for the adapter's popularity; once, however often it is ranked."""
@@ -222,8 +231,10 @@ class AffinityRouter:
         replica = self._replicas[name]
         if adapter in replica.in_slots:
             return replica.queue_length
-        held = adapter in replica.in_host
-        return replica.queue_length + (self._config.host_cost if held else self._config.miss_cost)
+        is_near = replica.holds(adapter)
+        return replica.queue_length + (
+            self._config.host_cost if is_near else self._config.miss_cost
+        )
 
     def _home_choice(self, name: str, homes: list[str]) -> Choice:
         return Choice(name, "home" if name == homes[0] else "replica_of_hot")

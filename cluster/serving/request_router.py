@@ -91,9 +91,9 @@ class AffinityRequestRouter(RequestRouter):
         pending_request.routing_context.should_backoff = True
         now = time.monotonic()
         self._avoided_until |= dict.fromkeys(request.avoid, now + _AVOIDED_SECONDS)
-        avoid = {name for name, until in self._avoided_until.items() if now < until}
+        self._avoided_until = {n: until for n, until in self._avoided_until.items() if now < until}
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        ranked = self._affinity.rank(request.adapter, avoid)
+        ranked = self._affinity.rank(request.adapter, self._avoided_until.keys())
         return [[by_name[choice.replica]] for choice in ranked if choice.replica in by_name]
 
     def _follow(self) -> None:

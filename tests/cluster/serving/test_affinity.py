@@ -132,6 +132,22 @@ def test_what_is_known_of_replicas_that_stay_is_kept():
     assert not router.holds("r7", "a")
 
 
+def test_an_adapter_on_its_way_counts_until_the_replica_says_what_it_holds():
+    router = router_of(1)
+    router.add_adapter("r0", "a")
+    assert router.holds("r0", "a")
+    router.set_adapters("r0", [], ["b"])
+    assert not router.holds("r0", "a")
+
+
+def test_names_that_clients_make_up_take_no_more_and_more_memory():
+    router = router_of(1)
+    for i in range(10_000):
+        router.add_adapter("r0", f"a{i}")
+    assert sum(router.holds("r0", f"a{i}") for i in range(10_000)) < 1000
+    assert router.holds("r0", "a9999")
+
+
 def test_what_is_said_of_an_unknown_replica_is_ignored():
     router = router_of(1)
     router.set_queue_length("gone", 5)
