@@ -192,7 +192,6 @@ class AffinityRouter:
         open_homes = [name for name in self._sample(homes) if name not in avoid]
         open_homes.sort(key=lambda name: self._cost(name, adapter))
         bound = self._bound()
-        bound = self._bound()
         homes_ranked = [self._home_choice(name, homes) for name in open_homes]
         near = self._nearby(adapter, {*avoid, *homes})
         spill = [Choice(name, "spill") for name in near]
