@@ -52,6 +52,13 @@ class RayCluster:
     def gcs_address(self) -> str:
         return str(self._cluster.address)
 
+    def is_free(self) -> bool:
+        """Whether the runs and trials before have given back what they had."""
+        from ray.util.state import list_placement_groups
+
+        groups = list_placement_groups(address=self.address, filters=[("state", "=", "CREATED")])
+        return not groups
+
     def num_train_workers(self) -> list[int]:
         """How many training ranks each worker node has."""
         from ray.util.state import list_actors

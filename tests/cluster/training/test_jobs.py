@@ -44,6 +44,8 @@ def test_run_on_two_nodes_survives_the_loss_of_one(
         cluster={"workers": [1, 2], "placement": "SPREAD"},
     )
     head = ("--address", cluster.address)
+    # A range of workers starts with what is free.
+    wait_until(cluster.is_free)
     run_id = propulsion("cluster", "submit", str(run), *head).strip()
     checkpoints = tmp_path / "out" / "checkpoints"
     wait_until(
