@@ -125,6 +125,7 @@ async def _run_engines(
                     watching.cancel()
                 metrics.set_engine_up(False)
                 await door.close()
+                service.loader.lose_engine()
         is_short = time.monotonic() - started < _SHORT_LIFE_SECONDS
         short_lives = short_lives + 1 if is_short else 1
         logger.error("The engine died; starting it again")

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 Prepare = Callable[[AdapterVersion], AbstractContextManager[AdapterVersion]]
 
 
+class EngineLostError(PropulsionError):
+    """The engine died under a load."""
+
+
 class AdapterLoader:
     """Keeps the adapters of accepted requests in the engine's host memory.
 
@@ -70,6 +74,7 @@ class AdapterLoader:
         self._prepare = prepare
         self._read_labels = read_labels
         self._metrics = metrics
+        self._lost = asyncio.Event()
         self._replaced = asyncio.Event()
         # An engine tells adapters apart by id alone, so every load gets an id of its own.
         self._ids = itertools.count(1)
@@ -173,6 +178,14 @@ class AdapterLoader:
         if resident := self.residents.get(reference):
             await self._engine.unpin(resident.request.lora_int_id)
 
+    def lose_engine(self) -> None:
+        """The engine has died: loads that it was asked for fail, so that their requests end.
+
+        Loads that begin from now on wait for the next one, see `reset`.
+        """
+        self._lost.set()
+        self._lost = asyncio.Event()
+
     async def reset(self, engine: Any = None) -> None:
         """Start afresh with an engine that has started again, and load the pinned adapters into it.
 
@@ -209,6 +222,9 @@ class AdapterLoader:
             with self._metrics.load(), span("propulsion.load", adapter=reference):
                 while not await self._load_once(resident):
                     pass
+        except EngineLostError:
+            # It says nothing about the adapter.
+            raise
         except PropulsionError as error:
             self.failures.add(reference, error)
             raise
@@ -225,16 +241,20 @@ class AdapterLoader:
         held = ExitStack()
         try:
             path = await asyncio.to_thread(self._open, held, resident)
-            replaced = self._replaced
-            giving, waiting = shared_task(self._give(resident, path)), shared_task(replaced.wait())
+            lost, replaced = self._lost, self._replaced
+            giving = shared_task(self._give(resident, path))
+            tasks = {giving, shared_task(lost.wait()), shared_task(replaced.wait())}
             try:
                 # A dead engine may never answer.
-                await asyncio.wait({giving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if lost.is_set():
+                    reference = resident.servable.reference
+                    raise EngineLostError(f"the engine died while it loaded {reference}")
                 if not replaced.is_set():
                     await giving
             finally:
-                giving.cancel()
-                waiting.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
             await asyncio.to_thread(held.close)
         return not replaced.is_set()

@@ -6,6 +6,7 @@ import pytest
 
 from adapters import AdapterVersion
 from propulsion.errors import AdapterCorruptError, ConfigError
+from serving.registry.loader import EngineLostError
 from serving.registry.states import adapter_states
 from tests.serving.registry.bench import Bench, adapter
 from tests.serving.registry.engine_stand_in import EngineClientStandIn
@@ -134,6 +135,23 @@ def test_a_load_that_a_dead_engine_never_answered_is_made_by_the_next_engine():
         await bench.loader.reset(EngineClientStandIn())
         resident = await waiting
         assert bench.loader.residents == {"a@v1": resident}
+
+    asyncio.run(scenario())
+
+
+def test_a_load_ends_with_the_engine_that_never_answered_it():
+    async def scenario():
+        bench = Bench()
+        bench.engine.is_hanging = True
+        waiting = asyncio.create_task(bench.loader.acquire(adapter("a")))
+        await asyncio.sleep(0.05)
+        bench.loader.lose_engine()
+        with pytest.raises(EngineLostError, match="a@v1"):
+            await waiting
+        assert not bench.loader.loading
+        await bench.loader.reset(EngineClientStandIn())
+        # The adapter is not to blame.
+        assert (await bench.loader.acquire(adapter("a"))).users == 1
 
     asyncio.run(scenario())
 
