@@ -1,1 +1,1 @@
-"""Ray runs what the other packages do on one process: training now, serving and more later."""
+"""What takes more than one process: training jobs, serving replicas, and watching them."""
