@@ -65,6 +65,8 @@ def _connect(config: ClusterServeConfig) -> None:
     wanted = config.most_replicas * config.replica_cpus + config.gateway_cpus
     # Requests and answers are small, so a small object store is enough.
     ray.init(
+        # Not one that somebody else runs on this machine.
+        address="local",
         num_cpus=max(math.ceil(wanted), os.cpu_count() or 1),
         object_store_memory=128 * 1024**2,
         include_dashboard=False,

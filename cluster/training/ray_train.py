@@ -114,6 +114,8 @@ def start_ray(num_cpus: int) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # The data does not pass through Ray, so a small object store is enough.
     ray.init(
+        # Not one that somebody else runs on this machine.
+        address="local",
         num_cpus=max(num_cpus, os.cpu_count() or 1),
         object_store_memory=128 * 1024**2,
         logging_level="WARNING",
