@@ -1,5 +1,5 @@
 # make demo   train adapters, serve them together, print the results
-# make test   run the tests
+# make test   run the tests; make test-cluster those that need a Ray of several nodes
 # make monitoring   watch it with Prometheus, and Grafana if it is installed
 # make docs   build the documentation into site/
 ACCEL  ?= cpu
@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed-$(ACCEL)
 # Many short-lived processes import vLLM, Ray and DeepSpeed: let the first one keep the bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo serve monitoring test lint format bench docs lock clean
+.PHONY: setup demo serve monitoring test test-cluster lint format bench docs lock clean
 
 setup: $(INSTALLED)
 
@@ -43,6 +43,9 @@ monitoring: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m nightly tests/cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

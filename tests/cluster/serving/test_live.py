@@ -9,7 +9,7 @@ from benchmarks.cluster.nodes import samples, wait_for
 from tests.cluster.serving.conftest import ADAPTERS
 from tests.serving import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def tokens(response: httpx.Response) -> list[int]:

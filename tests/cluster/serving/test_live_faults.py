@@ -11,7 +11,7 @@ from benchmarks.cluster.nodes import wait_for
 from tests.cluster.serving.conftest import ADAPTERS
 from tests.serving import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.serving.live_server import free_port
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(
         shutil.which("prometheus") is None, reason="Debian's package prometheus is not installed"
     ),

@@ -14,7 +14,7 @@ from tests.serving.live_server import LiveServer, token_ids, traffic
 from tests.trainer.runs import train_all, write_run
 from trainer.result import read_result
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 PROMPT = "the film is"
 MODEL = "tiny@prod"

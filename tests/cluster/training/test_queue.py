@@ -20,7 +20,7 @@ from tests.cluster.training.ray_cluster import (
 from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
 from trainer.result import read_result
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 STEPS = 60
 

@@ -13,7 +13,7 @@ from tests.cluster.training.ray_cluster import RayCluster, propulsion
 from tests.trainer.runs import write_run
 from trainer.config import load_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def test_bad_trials_stop_early_and_the_best_adapter_is_published(
