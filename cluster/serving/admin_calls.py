@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from cluster.serving.forwarding import forwarded_request, whole_body
+from cluster.serving.forwarding import forwarded_request
 from cluster.serving.messages import ForwardedRequest, WholeAnswer
+from serving.registry.invocations import whole_body
 from serving.security.refusals import refuse
 
 AskAll = Callable[[ForwardedRequest], Awaitable[Sequence[WholeAnswer]]]

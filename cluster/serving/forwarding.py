@@ -24,6 +24,7 @@ from cluster.serving.metrics import ClusterMetrics
 from cluster.serving.routing_key import request_key
 from serving.observability.metrics import BASE, BLEND, OTHER, UNKNOWN, ServeMetrics
 from serving.observability.record import RequestRecord, current_request
+from serving.registry.invocations import whole_body
 from serving.security.principal import current_principal
 from serving.security.refusals import refuse
 
@@ -254,18 +255,6 @@ def _start(head: AnswerHead) -> dict[str, Any]:
 
 def _chunk(body: bytes, *, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-async def whole_body(receive: Any) -> bytes | None:
-    """The whole body, or None if the client left before its end."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
 
 
 async def _until_left(receive: Any) -> None:

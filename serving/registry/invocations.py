@@ -28,7 +28,7 @@ class InvocationModel:
         if scope["type"] != "http" or not scope["path"].endswith(_PATH):
             await self._app(scope, receive, send)
             return
-        body = await _body(receive)
+        body = await whole_body(receive)
         if body is None:
             return
         try:
@@ -49,7 +49,7 @@ class InvocationModel:
         await self._app(scope, _replayed(body, receive), send)
 
 
-async def _body(receive: Any) -> bytes | None:
+async def whole_body(receive: Any) -> bytes | None:
     """The whole body, or None if the client left before its end."""
     parts = []
     while True:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.deploy.settings_file import read_settings
 from propulsion.errors import ConfigError
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")]
@@ -82,22 +82,7 @@ def load_hosts(path: str | Path) -> HostsConfig:
             that it names is missing.
     """
     path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError(f"{path}: no such file of hosts") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: must hold a mapping of keys, found {type(tree).__name__}")
-    try:
-        config = HostsConfig.model_validate(tree)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, problem['loc'])) or 'hosts'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
+    config = read_settings(path, HostsConfig, "file of hosts", "hosts")
     config = _with_absolute_paths(config, path.resolve().parent)
     for file in (config.key, config.known_hosts, *config.files.values()):
         if file is not None and not file.exists():

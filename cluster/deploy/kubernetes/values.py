@@ -14,6 +14,7 @@ from cluster.deploy.kubernetes.pods import Image
 from cluster.deploy.kubernetes.roles import Serving, Training
 from cluster.deploy.kubernetes.section import Labels, Section
 from cluster.deploy.kubernetes.storage import BaseModelSource, Runs, Scratch, Store
+from cluster.deploy.settings_file import read_settings
 from propulsion.errors import ConfigError
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -63,22 +64,7 @@ def load_values(path: str | Path) -> Values:
             server's options is unknown, missing or wrong.
     """
     path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError(f"{path}: no such values file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: must hold a mapping of keys, found {type(tree).__name__}")
-    try:
-        values = Values.model_validate(tree)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, problem['loc'])) or 'values'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
+    values = read_settings(path, Values, "values file", "values")
     if values.serving.enabled:
         _check_options(values, f"{path}: serving.options")
     if values.training.enabled:

@@ -115,12 +115,9 @@ def fuse(*mlps: Mlp, captured: bool = False) -> tuple[list[LayerScale], Bank]:
     return scales, bank
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_a_fused_mlp_answers_as_one_with_a_hook(make, pairs):
+def hooked_and_fused(hooked: nn.Module, fused: nn.Module, pairs: bool) -> list[torch.Tensor]:
+    """What the same weights answer, scaled by a hook and by what reads the layer."""
     x = torch.randn(len(SLOTS), HIDDEN)
-    hooked = Mlp(make())
-    fused = Mlp(make())
     fused.load_state_dict(hooked.state_dict())
     (layer,), hooks_bank = prepared(hooked)
     attach(layer, hooks_bank, captured=False)
@@ -129,7 +126,13 @@ def test_a_fused_mlp_answers_as_one_with_a_hook(make, pairs):
         for one in (hooks_bank, bank):
             one.has_pairs = True
             one.set_token_slots(np.array(SLOTS, np.int32), np.array([1, 0, 2, 2], np.int32))
-    answers = [mlp(x) for mlp in (hooked, fused)]
+    return [model(x) for model in (hooked, fused)]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_fused_mlp_answers_as_one_with_a_hook(make, pairs):
+    answers = hooked_and_fused(Mlp(make()), Mlp(make()), pairs)
     torch.testing.assert_close(answers[1], answers[0], rtol=1e-5, atol=1e-6)
 
 
@@ -276,17 +279,7 @@ MODELS = {
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_fused_rotary_embeddings_and_norms_answer_as_hooks(make, pairs):
-    x = torch.randn(len(SLOTS), HIDDEN)
-    hooked, fused = make(), make()
-    fused.load_state_dict(hooked.state_dict())
-    (layer,), hooks_bank = prepared(hooked)
-    attach(layer, hooks_bank, captured=False)
-    _, bank = fuse(fused)
-    if pairs:
-        for one in (hooks_bank, bank):
-            one.has_pairs = True
-            one.set_token_slots(np.array(SLOTS, np.int32), np.array([1, 0, 2, 2], np.int32))
-    answers = [model(x) for model in (hooked, fused)]
+    answers = hooked_and_fused(make(), make(), pairs)
     torch.testing.assert_close(answers[1], answers[0], rtol=1e-5, atol=1e-5)
 
 
