@@ -21,10 +21,12 @@ def read_config_values(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CONFIG_FILE
     try:
         values: Any = json.loads(path.read_bytes())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise AdapterCorruptError(
-            f"{path}: cannot be read ({error.strerror}); an adapter folder is what PEFT saves"
+            f"{path}: no such file; an adapter folder is what PEFT saves"
         ) from error
+    except OSError as error:
+        raise AdapterCorruptError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise AdapterCorruptError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, dict):

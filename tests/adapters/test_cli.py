@@ -161,7 +161,7 @@ def test_alias_moves_and_says_so(store: AdapterStore, adapter: Path) -> None:
 
 def test_bad_folder_passes_the_error_on(store: AdapterStore, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AdapterCorruptError, match=r"adapter_config\.json: cannot be read"):
+    with pytest.raises(AdapterCorruptError, match=r"adapter_config\.json: no such file"):
         run("publish", tmp_path / "empty", "a", store=store)
 
 

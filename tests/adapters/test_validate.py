@@ -74,7 +74,7 @@ def test_config_that_is_no_json_object_is_refused(adapter: Path, text: str) -> N
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("adapter_config.json", r"cannot be read"), ("adapter_model.safetensors", "missing")],
+    [("adapter_config.json", r"no such file"), ("adapter_model.safetensors", "missing")],
 )
 def test_missing_file_is_named(adapter: Path, file: str, message: str) -> None:
     (adapter / file).unlink()

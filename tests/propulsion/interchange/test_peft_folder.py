@@ -91,7 +91,7 @@ def test_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
+        (None, "no such file"),
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
         ("{}", "has no peft_type"),
