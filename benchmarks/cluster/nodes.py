@@ -23,7 +23,6 @@ APP_NAME = "propulsion"
 _OBJECT_STORE_BYTES = 80 * 1024**2
 _START_SECONDS = 400
 _ENGINE = "VLLM::EngineCore"
-_REPLICA = "ServeReplica:propulsion:Replica"
 
 
 class Nodes:
@@ -70,13 +69,27 @@ class Nodes:
         wait_for(is_so)
 
     def kill_engine(self) -> None:
-        """Kill one replica's engine, as if it had run out of memory."""
+        """Kill one replica's engine, the oldest, as if it had run out of memory."""
         engines = [process for process in self._processes() if process.name() == _ENGINE]
-        engines[0].kill()
+        min(engines, key=psutil.Process.create_time).kill()
+
+    @contextlib.contextmanager
+    def hanging(self, deployment: str) -> Iterator[None]:
+        """Within the block, one process of a deployment stands still.
+
+        Args:
+            deployment: "Gateway" or "Replica".
+        """
+        process = next(process for process in self._processes() if _runs(process, deployment))
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
     def kill_node(self) -> None:
         """Kill a node that has a replica, with everything on it; another one takes its place."""
-        node = next(node for node in self._nodes if self._has_replica(node))
+        node = next(node for node in self._nodes if _has_replica(node))
         self._nodes.remove(node)
         processes = _descendants(node)
         self._cluster.remove_node(node, allow_graceful=False)
@@ -103,11 +116,8 @@ class Nodes:
         return self._cluster.add_node(num_cpus=1, object_store_memory=_OBJECT_STORE_BYTES)
 
     def _processes(self) -> Iterator[psutil.Process]:
-        for node in self._nodes:
+        for node in (self._cluster.head_node, *self._nodes):
             yield from _descendants(node)
-
-    def _has_replica(self, node: Any) -> bool:
-        return any(_REPLICA in part for process in _descendants(node) for part in _title(process))
 
 
 def replica_counts(url: str) -> dict[str, int]:
@@ -151,11 +161,15 @@ def _descendants(node: Any) -> list[psutil.Process]:
         return []
 
 
-def _title(process: psutil.Process) -> list[str]:
+def _has_replica(node: Any) -> bool:
+    return any(_runs(process, "Replica") for process in _descendants(node))
+
+
+def _runs(process: psutil.Process, deployment: str) -> bool:
     try:
-        return process.cmdline()
+        return any(f"ServeReplica:{APP_NAME}:{deployment}" in part for part in process.cmdline())
     except psutil.NoSuchProcess:
-        return []
+        return False
 
 
 def _free_port() -> int:

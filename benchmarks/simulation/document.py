@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulation.plots import LABELS, cost_of
+from cluster.serving.affinity import AffinityConfig
 
 _QUANTILES = (
     ("ttft_p50_seconds", "time to first token, p50"),
@@ -39,7 +40,12 @@ def write_document(result: Mapping[str, Any], folder: str) -> str:
     }
     template = environment.get_template("report.md.jinja")
     return template.render(
-        **result, folder=folder, names=LABELS, quantiles=_QUANTILES, shares=_SHARES
+        **result,
+        folder=folder,
+        names=LABELS,
+        quantiles=_QUANTILES,
+        shares=_SHARES,
+        default_free_queue=AffinityConfig().free_queue,
     )
 
 

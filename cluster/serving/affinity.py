@@ -44,7 +44,7 @@ class AffinityConfig(BaseModel):
         description="A replica may have so many times the mean queue before requests leave it.",
     )
     free_queue: int = Field(
-        8,
+        12,
         ge=1,
         description="A queue below this length is never too long: the engine runs so many requests "
         "in one batch without any of them waiting.",

@@ -1,35 +1,27 @@
-"""A real server, trainer, Ray and Prometheus; gateway and queue are stood in for."""
+"""A real server, trainer and Ray, and a real Prometheus that watches them."""
 
 import contextlib
 import json
-import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import yaml
 
 from adapters import AdapterStore, base_fingerprint
-from tests.cluster.monitoring.gateway_stand_in import GatewayStandIn, serving
+from tests.cluster.watching import ROOT, Prometheus, propulsion_process, watching
 from tests.serving import tiny
-from tests.serving.live_server import LiveServer, free_port, wait_for
+from tests.serving.live_server import LiveServer, free_port
 
-ROOT = Path(__file__).parents[3]
 BASE = ROOT / "examples" / "tiny_base" / "model"
-TIME_SCALE = 1 / 20
 ADAPTERS = ("a", "b", "c", "d", "e", "f", "g", "h")
 DAMAGED = "damaged"
 SPLIT = "split"
-WAIT_SECONDS = 300
 
 RAY = """
 import ray, sys
@@ -42,66 +34,11 @@ sys.stdin.read()
 
 @dataclass
 class Stack:
-    """The parts, and what Prometheus knows of them."""
+    """The parts, and what watches them."""
 
     server: LiveServer
     trainer: subprocess.Popen[bytes]
-    prometheus: httpx.Client
-    began: float = field(default_factory=time.time)
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Alerts that are firing."""
-        answer = self.prometheus.get("/api/v1/alerts").json()["data"]["alerts"]
-        return [alert for alert in answer if alert["state"] == "firing"]
-
-    def is_firing(self, name: str, **labels: str) -> bool:
-        """Whether an alert with these labels is firing."""
-        wanted = {"alertname": name, **labels}
-        return any(wanted.items() <= alert["labels"].items() for alert in self.alerts())
-
-    def wait_for_alerts(self, *names: str, **labels: str) -> None:
-        """Return once each of them has been seen to fire; they need not fire together."""
-        missing = set(names)
-        deadline = time.monotonic() + WAIT_SECONDS
-        while missing:
-            assert time.monotonic() < deadline, f"{missing} did not fire: {self.state()}"
-            missing -= {name for name in missing if self.is_firing(name, **labels)}
-            time.sleep(0.2)
-
-    def wait_until_silent(self, *names: str) -> None:
-        """Return once none of them fires."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while any(self.is_firing(name) for name in names):
-            assert time.monotonic() < deadline, f"still firing: {self.state()}"
-            time.sleep(0.2)
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The expression's value now."""
-        answer = self.prometheus.get("/api/v1/query", params={"query": expression}).json()
-        assert answer["status"] == "success", (expression, answer)
-        return answer["data"]["result"]
-
-    def history(self, expression: str) -> list[dict[str, Any]]:
-        """Series with a number at any time since the stack began."""
-        times = {"start": self.began, "end": time.time(), "step": "1s"}
-        answer = self.prometheus.get(
-            "/api/v1/query_range", params={"query": expression, **times}
-        ).json()
-        assert answer["status"] == "success", (expression, answer)
-        return [
-            series
-            for series in answer["data"]["result"]
-            if any(not math.isnan(float(value)) for _, value in series["values"])
-        ]
-
-    def state(self) -> str:
-        """What to look at when something does not come about."""
-        firing = sorted({alert["labels"]["alertname"] for alert in self.alerts()})
-        records = {
-            "/".join(f"{v}" for k, v in row["metric"].items()): row["value"][1]
-            for row in self.query('{__name__=~"up|propulsion:.*"}')
-        }
-        return f"firing {firing}, {records}"
+    prometheus: Prometheus
 
 
 @contextlib.contextmanager
@@ -114,35 +51,12 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         server = _start_server(folder)
         stack.callback(server.stop)
         address = server.url.removeprefix("http://")
-        gateway = stack.enter_context(serving(GatewayStandIn(address)))
-        data_dir = folder / "monitoring"
-        port = free_port()
-        options = {
-            "server": address,
-            "gateway": f"127.0.0.1:{gateway}",
-            "queue": f"127.0.0.1:{gateway}",
-            "ray-dir": ray_dir,
-            "data-dir": data_dir,
-            "port": port,
-            "alertmanager-port": free_port(),
-            "time-scale": TIME_SCALE,
-        }
-        stack.enter_context(
-            _propulsion("cluster", "monitor", log=folder / "monitor.log", **options)
+        prometheus = stack.enter_context(watching(folder, server=address, ray_dir=ray_dir))
+        run = _run_file(folder / "run", folder / "monitoring" / "targets")
+        trainer = stack.enter_context(
+            propulsion_process("train", str(run), log=folder / "trainer.log")
         )
-        run = _run_file(folder / "run", data_dir / "targets")
-        trainer = stack.enter_context(_propulsion("train", str(run), log=folder / "trainer.log"))
-        url = f"http://127.0.0.1:{port}"
-        client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
-        wait_for(lambda: _is_ready(client), WAIT_SECONDS)
-        yield Stack(server, trainer, client)
-
-
-def _is_ready(prometheus: httpx.Client) -> bool:
-    try:
-        return prometheus.get("/-/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+        yield Stack(server, trainer, prometheus)
 
 
 def _start_server(folder: Path) -> LiveServer:
@@ -199,31 +113,6 @@ def _run_file(folder: Path, targets: Path) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
-
-
-@contextlib.contextmanager
-def _propulsion(*command: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "propulsion", *command, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield process
-    finally:
-        # One that is stopped ends only when it goes on.
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager

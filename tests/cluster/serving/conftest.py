@@ -32,11 +32,11 @@ class Live:
     keys: dict[str, str]
     client: httpx.Client
 
-    def deploy(self, **changes: object) -> None:
+    def deploy(self, *, wait: bool = True, **changes: object) -> None:
         """Roll the application out with other options."""
         from cluster.serving.config import cluster_serve_config
 
-        self.nodes.deploy(cluster_serve_config(**{**self.options, **changes}))
+        self.nodes.deploy(cluster_serve_config(**{**self.options, **changes}), wait=wait)
 
     def complete(self, model: str, prompt: object, key: str = "admin", **options: object):
         """POST /v1/completions, greedy, with token ids in the answer."""

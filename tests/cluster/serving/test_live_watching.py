@@ -1,91 +1,111 @@
-"""What Prometheus sees of a real gateway and its replicas, after faults and traffic."""
+"""Every alert about a gateway is fired by a real fault, and its dashboard has data.
 
-import contextlib
-import math
-import os
-import shutil
-import subprocess
-import sys
+The tests share what they watch and run in this order; time is shortened by one factor.
+"""
+
+import itertools
+import time
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from benchmarks.cluster.nodes import wait_for
-from cluster.monitoring.panels.cluster import CLUSTER
-from tests.serving.live_server import free_port
+from benchmarks.cluster.load import Load
+from tests.cluster.serving.conftest import ADAPTERS, Live
+from tests.cluster.watching import (
+    QUEUE_ALERTS,
+    WAIT_SECONDS,
+    Prometheus,
+    alerts_of,
+    is_of_gateway,
+    needs_prometheus,
+    watching,
+)
+from tests.serving.live_server import wait_for
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.nightly,
-    pytest.mark.skipif(
-        shutil.which("prometheus") is None, reason="Debian's package prometheus is not installed"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, needs_prometheus]
 
-# What others than the gateway and its replicas say is asked in tests/cluster/monitoring.
-ELSEWHERE = ("_runs", "propulsion_cluster_queue_wait", "ray_")
-VARIABLES = {"$__rate_interval": "15s", "$instance": ".*"}
+# As many again as the two replicas hold in host memory.
+MANY = [f"many-{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def prometheus(live, tmp_path_factory) -> Iterator[httpx.Client]:
+def prometheus(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    live.deploy()
+    live.nodes.wait_for_replicas(2)
     folder = tmp_path_factory.mktemp("watching")
-    key, port = folder / "key", free_port()
+    key = folder / "key"
     key.write_text(live.keys["admin"])
-    options = {
-        "gateway": live.nodes.url.removeprefix("http://"),
-        "credentials-file": key,
-        "data-dir": folder / "monitoring",
-        "ray-dir": folder,
-        "port": port,
-        "alertmanager-port": free_port(),
-        "time-scale": 1 / 20,
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "propulsion", "cluster", "monitor"),
-                *(f"--{name}={value}" for name, value in options.items()),
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
+    address = live.nodes.url.removeprefix("http://")
+    with watching(folder, gateway=address, credentials_file=key) as prometheus:
+        yield prometheus
+
+
+def asking(live: Live, adapters: list[str], clients: int, max_tokens: int) -> Load:
+    headers = {"Authorization": f"Bearer {live.keys['admin']}"}
+    options = {"clients": clients, "max_tokens": max_tokens, "headers": headers}
+    return Load(live.nodes.url, itertools.cycle(adapters), **options)
+
+
+def test_gateway_and_replicas_are_found_and_nothing_fires(
+    live: Live, prometheus: Prometheus
+) -> None:
+    for role, number in (("gateway", 1), ("replica", 2)):
+        query = f'count(up{{role="{role}"}} == 1) == {number}'
+        wait_for(lambda query=query: bool(prometheus.query(query)), WAIT_SECONDS)
+    for name in ADAPTERS:
+        assert live.complete(name, "x").status_code == 200
+    assert not prometheus.alerts()
+
+
+def test_more_adapters_than_the_replicas_hold_are_noticed(
+    live: Live, prometheus: Prometheus, adapter_folders
+) -> None:
+    for name in MANY:
+        live.store.publish(adapter_folders["key-3"], name)
+    with asking(live, MANY, clients=2, max_tokens=4):
+        prometheus.wait_for_alerts("PropulsionAffinityLow")
+
+
+def test_replicas_that_fail_one_after_the_other_are_noticed(
+    live: Live, prometheus: Prometheus
+) -> None:
+    # Answers so long that many are under way whenever an engine dies.
+    with asking(live, list(ADAPTERS), clients=12, max_tokens=200) as load:
+        load.wait_for(lambda seen: seen.ok > 0)
+        live.nodes.kill_engine()
+        time.sleep(8)
+        live.nodes.kill_engine()
+        prometheus.wait_for_alerts(
+            "PropulsionGatewayFailures", "PropulsionGatewayRetries", "PropulsionNoReplicas"
         )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(60)
+        live.nodes.wait_for_replicas(2)
+    prometheus.wait_until_silent("PropulsionNoReplicas")
 
 
-def test_every_query_about_gateway_and_replicas_has_data(live, prometheus):
-    queries = {
-        query.expr
-        for row in CLUSTER.rows
-        for panel in row.panels
-        for query in panel.queries
-        if not panel.requires and not any(part in query.expr for part in ELSEWHERE)
-    }
-    assert queries
-    empty = set(queries)
-
-    def all_have_had_data() -> bool:
-        live.complete("attn-1", "x")
-        empty.difference_update([query for query in empty if has_data(prometheus, query)])
-        return not empty
-
-    with contextlib.suppress(TimeoutError):
-        wait_for(all_have_had_data, 180)
-    assert not empty
+def test_a_replica_that_hangs_is_noticed(live: Live, prometheus: Prometheus) -> None:
+    with live.nodes.hanging("Replica"):
+        prometheus.wait_for_alerts("PropulsionReplicaUnreachable")
+    prometheus.wait_until_silent("PropulsionReplicaUnreachable")
 
 
-def has_data(prometheus: httpx.Client, expression: str) -> bool:
-    """Whether there is a number now."""
-    for name, value in VARIABLES.items():
-        expression = expression.replace(name, value)
-    answer = prometheus.get("/api/v1/query", params={"query": expression}).json()
-    assert answer["status"] == "success", answer
-    values = [float(series["value"][1]) for series in answer["data"]["result"]]
-    return any(not math.isnan(value) for value in values)
+def test_a_gateway_that_hangs_is_noticed(live: Live, prometheus: Prometheus) -> None:
+    with live.nodes.hanging("Gateway"):
+        prometheus.wait_for_alerts("PropulsionGatewayDown")
+    prometheus.wait_until_silent("PropulsionGatewayDown")
+
+
+def test_replicas_that_find_no_room_are_noticed(live: Live, prometheus: Prometheus) -> None:
+    live.deploy(min_replicas=4, wait=False)
+    prometheus.wait_for_alerts("PropulsionReplicasMissing")
+    live.deploy()
+    live.nodes.wait_for_replicas(2)
+
+
+def test_every_query_about_gateway_and_replicas_had_data(prometheus: Prometheus) -> None:
+    assert not prometheus.without_data(is_of_gateway)
+
+
+def test_every_alert_about_gateway_and_replicas_was_fired_by_a_fault(
+    prometheus: Prometheus,
+) -> None:
+    assert alerts_of("cluster") - QUEUE_ALERTS <= prometheus.seen

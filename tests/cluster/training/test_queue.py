@@ -1,63 +1,21 @@
 """A queue's life, told once: quotas, priorities, a pack, a cancelled run, a lost head."""
 
 import itertools
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from adapters import AdapterStore
 from cluster.training.queue_folder import QueuedRun, QueueFolder
-from tests.cluster.training.ray_cluster import (
-    RayCluster,
-    propulsion,
-    start_propulsion,
-    wait_until,
-)
-from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
+from tests.cluster.training.dispatcher_process import DispatcherProcess
+from tests.cluster.training.ray_cluster import RayCluster, propulsion, wait_until
+from tests.trainer.runs import assert_same_weights, train_all, write_run
 from trainer.result import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 STEPS = 60
-
-
-class DispatcherProcess:
-    """`propulsion cluster queue` as a service manager would run it."""
-
-    def __init__(self, queue: Path, address: str, log: Path) -> None:
-        self.metrics_port = free_port()
-        self._log = log
-        with log.open("a") as output:
-            self._process = start_propulsion(
-                *("cluster", "queue", str(queue), "--address", address),
-                *("--poll-seconds", "0.3", "--metrics-port", str(self.metrics_port)),
-                output=output,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def metric(self, sample: str, **labels: str) -> float:
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
-        return sum(
-            found.value
-            for family in text_string_to_metric_families(text)
-            for found in family.samples
-            if found.name == sample and labels.items() <= found.labels.items()
-        )
-
-    def interrupt(self) -> int:
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(60)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 class History:
