@@ -117,8 +117,11 @@ def queue(
     address: Address = HEAD,
     python: Python = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Loopback port of /metrics; 0 picks one.")
+        int | None, typer.Option(min=0, max=65535, help="Port of /metrics; 0 picks one.")
     ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address of /metrics; 0.0.0.0 lets other hosts read it.")
+    ] = "127.0.0.1",
     poll_seconds: Annotated[
         float, typer.Option(min=0.1, help="Time between looks at the queue.")
     ] = 2.0,
@@ -135,9 +138,9 @@ def queue(
     runs.config()
     jobs = RayJobs(address, python or sys.executable)
     with only_dispatcher(runs):
-        metrics = None if metrics_port is None else QueueMetrics(metrics_port)
+        metrics = None if metrics_port is None else QueueMetrics(metrics_port, metrics_host)
         if metrics is not None:
-            typer.echo(f"metrics at http://127.0.0.1:{metrics.port}/metrics")
+            typer.echo(f"metrics at http://{metrics_host}:{metrics.port}/metrics")
         typer.echo(f"runs of {runs.folder} go to {address}")
         try:
             Dispatcher(runs, jobs, typer.echo, metrics).run(poll_seconds)

@@ -13,20 +13,21 @@ _WAITS = (1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
 
 
 class QueueMetrics:
-    """Serves `/metrics` on loopback until `close`.
+    """Serves `/metrics` until `close`.
 
     Args:
         port: 0 picks a free one.
+        host: address to listen on.
 
     Raises:
-        ConfigError: the port cannot be used.
+        ConfigError: host and port cannot be used.
 
     Attributes:
         registry: what is served.
         port: where it is served.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         from prometheus_client import (
             CollectorRegistry,
             Counter,
@@ -55,10 +56,11 @@ class QueueMetrics:
             registry=registry,
         )
         try:
-            self._server, self._thread = start_http_server(port, "127.0.0.1", registry)
+            self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(
-                f"--metrics-port {port} cannot be used ({error.strerror}): choose another, or 0"
+                f"{host}:{port} cannot be used for metrics ({error.strerror}): choose another "
+                "--metrics-port, or 0, or an address of this host for --metrics-host"
             ) from error
         self.port: int = self._server.server_port
 

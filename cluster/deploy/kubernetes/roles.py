@@ -1,4 +1,4 @@
-"""The values about training and serving."""
+"""The values about training, the queue and serving."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ class Training(Section):
         if self.enabled and not self.run:
             raise ValueError("run: the run file is missing")
         return self
+
+
+class Queue(Section):
+    """A queue of runs, and a Ray cluster that stays, which trains them."""
+
+    enabled: bool = Field(
+        False, description="Whether there is a queue; its folder is queue/ on the volume of `runs`."
+    )
+    settings: dict[str, Any] = Field(
+        {},
+        description="Its queue.yaml: teams and their quotas. Its capacity is that of "
+        "`workers.max` pods unless given.",
+    )
+    head: Head = Field(
+        Head(), description="The Ray head's pod; each job has a process there that watches it."
+    )
+    workers: Workers = Field(
+        Workers(), description="The worker pods; a rank for each GPU, or for each pod without GPUs."
+    )
+    metrics_port: int = Field(
+        9400, ge=1024, le=65535, description="Where the dispatcher answers Prometheus."
+    )
 
 
 class Redis(Section):

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cluster.deploy.kubernetes.access import Monitoring, Network, RayToken, ServiceAccount
 from cluster.deploy.kubernetes.pods import Image
-from cluster.deploy.kubernetes.roles import Serving, Training
+from cluster.deploy.kubernetes.roles import Queue, Serving, Training
 from cluster.deploy.kubernetes.section import Labels, Section
 from cluster.deploy.kubernetes.storage import BaseModelSource, Runs, Scratch, Store
 from cluster.deploy.settings_file import read_settings
+from cluster.training.queue_config import QueueConfig
 from propulsion.errors import ConfigError
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,12 +39,14 @@ class Values(Section):
     network: Network = Field(Network(), description="Who may reach the pods.")
     monitoring: Monitoring = Field(Monitoring(), description="Who watches them.")
     training: Training = Field(Training(), description="A training run.")
+    queue: Queue = Field(Queue(), description="A queue of training runs.")
     serving: Serving = Field(Serving(enabled=False), description="The server.")
 
     @model_validator(mode="after")
     def _volume_is_there(self) -> Values:
-        if self.training.enabled and self.runs.claim is None:
-            raise ValueError("training needs a volume for its checkpoints: give runs.claim")
+        for name in ("training", "queue"):
+            if getattr(self, name).enabled and self.runs.claim is None:
+                raise ValueError(f"{name} needs a volume for checkpoints: give runs.claim")
         if self.store.url.startswith("/") and self.runs.claim is None:
             raise ValueError(
                 f"store.url {self.store.url} is a folder in the pods: give runs.claim, the volume "
@@ -60,8 +63,8 @@ def load_values(path: str | Path) -> Values:
     """Read a values file.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or a key of it, of its run file or of the
-            server's options is unknown, missing or wrong.
+        ConfigError: the file is missing or not YAML, or a key of it, of its run file, of the
+            queue's settings or of the server's options is unknown, missing or wrong.
     """
     path = Path(path)
     values = read_settings(path, Values, "values file", "values")
@@ -69,6 +72,8 @@ def load_values(path: str | Path) -> Values:
         _check_options(values, f"{path}: serving.options")
     if values.training.enabled:
         _check_run(values.training.run, f"{path}: training.run")
+    if values.queue.enabled:
+        _check(QueueConfig, values.queue.settings, f"{path}: queue.settings")
     return values
 
 
@@ -77,8 +82,12 @@ def _check_options(values: Values, where: str) -> None:
     from cluster.serving.config import ClusterServeConfig
 
     given = {"base": values.base.path, "store": values.store.url, **values.serving.options}
+    _check(ClusterServeConfig, given, where)
+
+
+def _check(model: type[BaseModel], given: dict[str, Any], where: str) -> None:
     try:
-        ClusterServeConfig.model_validate(given)
+        model.model_validate(given)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from cluster.cli import app
 from cluster.serving.config import ClusterServeConfig
+from cluster.training.queue_config import Capacity, QueueConfig
 from tests.cluster.deploy.manifest_schemas import InvalidManifestError, check_manifest
 from tests.cluster.deploy.values import FULL, RUN, SMALL, Manifests, manifests, pod_templates
 from trainer.config import load_run
@@ -35,7 +38,15 @@ def container(found: Manifests, component: str) -> dict[str, Any]:
 
 def test_a_whole_release_holds_to_the_schemas(full: Manifests) -> None:
     kinds = {kind for kind, _ in full}
-    assert {"RayService", "RayJob", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
+    assert {"RayService", "RayJob", "RayCluster", "Deployment"} <= kinds
+    assert {"NetworkPolicy", "PodDisruptionBudget"} <= kinds
+        "RayService",
+        "RayJob",
+        "RayCluster",
+        "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    } <= kinds
     assert {"PodMonitor", "ServiceMonitor", "ScrapeConfig", "PrometheusRule"} <= kinds
 
 
@@ -135,20 +146,32 @@ def test_policies_budgets_and_monitors_select_the_pods_they_are_for(full: Manife
 
     serving = {"serving head", "serving worker"}
     training = {"training head", "training worker", "submitter"}
-    policies = {
-        name: full["NetworkPolicy", f"demo-{name}"]["spec"] for name in ("serving", "training")
-    }
-    assert chosen(policies["serving"]["podSelector"]["matchLabels"]) == serving
-    assert chosen(policies["training"]["podSelector"]["matchLabels"]) == training
+    queue = {"queue head", "queue worker", "dispatcher"}
+    for name, pods in (("serving", serving), ("training", training), ("queue", queue)):
+        policy = full["NetworkPolicy", f"demo-{name}"]["spec"]
+        assert chosen(policy["podSelector"]["matchLabels"]) == pods
+    dispatcher = full["Deployment", "demo-dispatcher"]["spec"]["selector"]["matchLabels"]
+    assert chosen(dispatcher) == {"dispatcher"}
     budget = full["PodDisruptionBudget", "demo-serving"]["spec"]["selector"]["matchLabels"]
     assert chosen(budget) == serving
     assert budget["ray.io/node-type"] == "worker"
     monitors = {
         name: full["PodMonitor", f"demo-{name}"]["spec"]["selector"]["matchLabels"]
-        for name in ("ray", "trainer")
+        for name in ("ray", "trainer", "queue")
     }
-    assert chosen(monitors["ray"]) == serving | training
-    assert chosen(monitors["trainer"]) == training
+    assert chosen(monitors["ray"]) == serving | training | queue
+    assert chosen(monitors["trainer"]) == serving | training | queue
+    assert chosen(monitors["queue"]) == queue
+    # A monitor takes those of its pods that have its port.
+    with_port = {
+        port: {
+            name
+            for name, one in templates.items()
+            if port in [p["name"] for p in one["spec"]["containers"][0].get("ports", [])]
+        }
+        for port in ("trainer", "queue")
+    }
+    assert with_port == {"trainer": {"training worker", "queue worker"}, "queue": {"dispatcher"}}
     service = full["RayService", "demo-serving"]["spec"]["serveService"]["metadata"]["labels"]
     gateway = full["ServiceMonitor", "demo-gateway"]["spec"]["selector"]["matchLabels"]
     assert gateway.items() <= service.items()
@@ -224,6 +247,28 @@ def test_the_arguments_of_the_serve_application_are_its_own(
         assert str(args.base) in {mount["mountPath"] for mount in pod["volumeMounts"]}
 
 
+def test_a_dispatcher_has_the_queue_its_settings_and_the_way_to_its_head(full: Manifests) -> None:
+    text = full["ConfigMap", "demo-queue"]["data"]["queue.yaml"]
+    settings = QueueConfig.model_validate(yaml.safe_load(text))
+    assert settings.teams["red"].gpus == 8
+    assert settings.capacity == Capacity(gpus=4 * 4, cpus=4 * 16)
+    pod = pod_templates(full)["dispatcher"]["spec"]
+    (copy_settings,) = pod["initContainers"]
+    (dispatcher,) = pod["containers"]
+    queue = dispatcher["command"][-1]
+    assert copy_settings["command"][-1] == f"{queue}/queue.yaml"
+    environment = {one["name"]: one for one in dispatcher["env"]}
+    assert environment["PROPULSION_QUEUE"]["value"] == queue
+    secret = environment["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
+    cluster = full["RayCluster", "demo-queue"]
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    assert secret == {"name": cluster["metadata"]["name"], "key": "auth_token"}
+    options = typer.main.get_command(app).commands["queue"]
+    parsed = options.make_context("queue", [queue, *dispatcher["args"]]).params
+    assert parsed["address"] == f"http://{cluster['metadata']['name']}-head-svc:8265"
+    assert {"name": "queue", "containerPort": parsed["metrics_port"]} in dispatcher["ports"]
+
+
 @pytest.mark.parametrize(("cpus", "whole"), [("8", 8), ("2.5", 3), ("500m", 1), ("1500m", 2)])
 def test_a_pod_has_room_for_one_replica_and_the_gateway(cpus: str, whole: int) -> None:
     tree = copy.deepcopy(SMALL)
@@ -275,12 +320,13 @@ def test_series_carry_the_roles_that_rules_and_dashboards_ask_for(full: Manifest
         (one,) = [rule for rule in relabelings if rule["targetLabel"] == "role"]
         return one["replacement"]
 
-    ray, trainer = (
+    ray, trainer, queue = (
         full["PodMonitor", f"demo-{name}"]["spec"]["podMetricsEndpoints"][0]
-        for name in ("ray", "trainer")
+        for name in ("ray", "trainer", "queue")
     )
     gateway = full["ServiceMonitor", "demo-gateway"]["spec"]["endpoints"][0]
     assert role(ray["relabelings"]) == "ray"
+    assert role(queue["relabelings"]) == "queue"
     assert role(gateway["relabelings"]) == "gateway"
     assert role(trainer["metricRelabelings"]) == "trainer"
     targets = full["ScrapeConfig", "demo-replicas"]["spec"]["httpSDConfigs"][0]

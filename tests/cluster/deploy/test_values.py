@@ -54,6 +54,7 @@ def write(folder: Path, tree: Any) -> Path:
         ("runs.claim", None, "runs"),
         ("image.digest", "sha256:1", "digest"),
         ("training.run", {}, "run file is missing"),
+        ("queue.settings", {"team": {}}, "queue.settings.team: Extra inputs"),
         (
             "training.run.adapter.degre",
             3,

@@ -62,6 +62,11 @@ FULL: dict[str, Any] = {
         },
         "deadlineSeconds": 86400,
     },
+    "queue": {
+        "enabled": True,
+        "settings": {"teams": {"red": {"gpus": 8}, "blue": {"gpus": 4}}},
+        "workers": {"min": 0, "max": 4, "gpus": 4, "cpus": "15500m"},
+    },
     "serving": {
         "enabled": True,
         "keysSecret": "api-keys",
@@ -93,14 +98,18 @@ def manifests(tree: dict[str, Any], release: str = "demo", namespace: str = "ml"
 def pod_templates(found: Manifests) -> dict[str, dict[str, Any]]:
     """Every pod template of the Ray clusters, by whose it is."""
     service, job = found.get(("RayService", "demo-serving")), found.get(("RayJob", "demo-training"))
+    queue = found.get(("RayCluster", "demo-queue"))
     templates = {}
     for name, cluster in (
         ("serving", service and service["spec"]["rayClusterConfig"]),
         ("training", job and job["spec"]["rayClusterSpec"]),
+        ("queue", queue and queue["spec"]),
     ):
         if cluster:
             templates[f"{name} head"] = cluster["headGroupSpec"]["template"]
             templates[f"{name} worker"] = cluster["workerGroupSpecs"][0]["template"]
     if job:
         templates["submitter"] = job["spec"]["submitterPodTemplate"]
+    if queue:
+        templates["dispatcher"] = found["Deployment", "demo-dispatcher"]["spec"]["template"]
     return templates

@@ -1,5 +1,5 @@
 {{/*
-A RayCluster spec. Takes root, component ("training" or "serving"), head and workers (their values),
+A RayCluster spec. Takes root, component ("training", "queue" or "serving"), head and workers (their values),
 gpus per worker pod, group (name of the worker group), and, for serving, drainSeconds.
 */}}
 {{- define "propulsion.rayCluster" -}}
