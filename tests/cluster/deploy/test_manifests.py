@@ -40,13 +40,6 @@ def test_a_whole_release_holds_to_the_schemas(full: Manifests) -> None:
     kinds = {kind for kind, _ in full}
     assert {"RayService", "RayJob", "RayCluster", "Deployment"} <= kinds
     assert {"NetworkPolicy", "PodDisruptionBudget"} <= kinds
-        "RayService",
-        "RayJob",
-        "RayCluster",
-        "Deployment",
-        "NetworkPolicy",
-        "PodDisruptionBudget",
-    } <= kinds
     assert {"PodMonitor", "ServiceMonitor", "ScrapeConfig", "PrometheusRule"} <= kinds
 
 

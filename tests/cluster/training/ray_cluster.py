@@ -88,6 +88,18 @@ class RayCluster:
         self._cluster.shutdown()
 
 
+def rank_pids() -> list[int]:
+    """Processes of Ray's training workers on this machine."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::RayTrainWorker" in path.read_bytes():
+                pids.append(int(path.parent.name))
+        except OSError:
+            continue
+    return pids
+
+
 def propulsion(*args: str, code: int = 0) -> str:
     """Run the command line as a user would; returns what it printed."""
     done = subprocess.run(

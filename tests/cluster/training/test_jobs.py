@@ -1,6 +1,8 @@
 """Runs that go to Ray at once: on two nodes, over the loss of one, and with mistakes in them."""
 
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from adapters import AdapterStore
 from tests.cluster.training.ray_cluster import (
     RayCluster,
     propulsion,
+    rank_pids,
     start_propulsion,
     wait_until,
 )
@@ -63,6 +66,40 @@ def test_run_on_two_nodes_survives_the_loss_of_one(
     assert f"{run_id} │ succeeded" in propulsion("cluster", "status", *head)
     version = AdapterStore(tmp_path / "store").resolve(read_result(tmp_path / "out").only.adapter)
     assert version.manifest.training_config["lineage"] == {"run": "tiny", "job": run_id}
+
+
+def test_run_on_one_node_grows_when_another_one_comes(
+    base: Path, cluster: RayCluster, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = write_run(
+        tmp_path,
+        base,
+        training__steps=STEPS,
+        checkpoints__every=5,
+        cluster={"workers": [1, 2], "placement": "SPREAD", "resize_seconds": 1},
+    )
+    head = ("--address", cluster.address)
+    wait_until(cluster.is_free)
+    cluster.lose_node(1)
+    try:
+        run_id = propulsion("cluster", "submit", str(run), *head).strip()
+        checkpoints = tmp_path / "out" / "checkpoints"
+        wait_until(
+            lambda: checkpoints.is_dir() and any(checkpoints.glob("step-*")),
+            lambda: propulsion("cluster", "logs", run_id, *head),
+        )
+        # Its few steps would be over before there is a node.
+        (rank,) = rank_pids()
+        os.kill(rank, signal.SIGSTOP)
+    finally:
+        cluster.add_node(1)
+    # Time for the run to look for more room.
+    time.sleep(5)
+    os.kill(rank, signal.SIGCONT)
+    wait_until(lambda: cluster.num_train_workers() == [1, 1])
+    log = propulsion("cluster", "logs", "--follow", run_id, *head)
+    assert "continues from" in log
+    assert_same_weights(tmp_path / "out", undisturbed, 1e-5)
 
 
 def test_ctrl_c_ends_the_log_and_not_the_run_which_cancel_ends_once(

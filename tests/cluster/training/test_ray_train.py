@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.training.ray_cluster import rank_pids
 from tests.trainer.runs import assert_same_weights, train_all, write_run
 from trainer.result import read_result
 
@@ -27,18 +28,6 @@ def start(run_file: Path, *args: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=400)
     return output
-
-
-def rank_pids() -> list[int]:
-    """Processes of Ray's training workers on this machine."""
-    pids = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::RayTrainWorker" in path.read_bytes():
-                pids.append(int(path.parent.name))
-        except OSError:
-            continue
-    return pids
 
 
 def test_run_survives_a_killed_worker(base: Path, tmp_path: Path) -> None:
