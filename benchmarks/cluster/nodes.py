@@ -13,6 +13,7 @@ import httpx
 import psutil
 import ray
 from ray import serve
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 from ray.serve.config import HTTPOptions, ProxyLocation
 
@@ -40,6 +41,8 @@ class Nodes:
             "temp_dir": str(temp_dir),
             "include_dashboard": False,
         }
+        # Wherever its head writes, Cluster leaves its address there.
+        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: list[Any] = [self._add() for _ in range(count)]
         ray.init(address=self._cluster.address, logging_level="WARNING", log_to_driver=False)

@@ -83,7 +83,6 @@ async def run_policy(
             policy.set_ongoing(replica, ongoing[replica])
 
         slots_before = await count()
-        before = slots_before
         skipped = int(skip * len(traffic))
         tasks = []
         start = time.perf_counter()
@@ -91,10 +90,11 @@ async def run_policy(
             await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
             late[request] = time.perf_counter() - start - due
             if request == skipped:
-                before = await count()
+                counting = asyncio.create_task(count())
             tasks.append(asyncio.create_task(send(request)))
         await asyncio.gather(*tasks)
         seconds = time.perf_counter() - start
+        before = await counting
         await asyncio.sleep(_WORKER_STATE_SECONDS)
         after = await count()
     good = [answer for answer in answers[skipped:] if not answer.error]

@@ -10,6 +10,7 @@ from typing import Any
 
 from propulsion.errors import PropulsionError
 
+_CACHE_CONFIG = "vllm:cache_config_info"
 _METRICS = {
     "propulsion_serve_host_cache_hits_total": "host_hits",
     "propulsion_serve_host_cache_misses_total": "host_misses",
@@ -91,11 +92,14 @@ async def read_counters(session: Any, url: str) -> dict[str, float]:
 
     async with session.get(f"{url}/metrics") as response:
         text = await response.text()
+    # The whole page, with a histogram for each adapter, would keep the client's loop for long.
+    wanted = (*_METRICS, _CACHE_CONFIG)
+    text = "".join(line for line in text.splitlines(True) if line.startswith(wanted))
     found: dict[str, float] = {}
     for sample in _samples(text_string_to_metric_families(text)):
         if sample.name in _METRICS:
             found[_METRICS[sample.name]] = sample.value
-        elif sample.name == "vllm:cache_config_info":
+        elif sample.name == _CACHE_CONFIG:
             labels = sample.labels
             found["kv_cache_tokens"] = int(labels["block_size"]) * int(labels["num_gpu_blocks"])
     return found
