@@ -197,7 +197,8 @@ class Dispatcher:
         first = members[0]
         # A run that was packed before, and is alone now, must not go on in the pack's folder.
         job = first.id if len(members) == 1 else f"pack-{first.id}"
-        self._queue.write_job(job, job_spec(members, job, self._queue.job_output(job)))
+        output = self._queue.job_output(job)
+        self._queue.write_job(job, job_spec(members, job, output, self._config.capacity))
         for one in members:
             after = self._changed(
                 after,

@@ -18,7 +18,7 @@ def run_job(spec: JobSpec) -> RunResult:
     """Train a job's run on the cluster that this process belongs to, and give out the results."""
     from cluster.training.ray_train import train_on_ray
 
-    result = train_on_ray(spec.run)
+    result = train_on_ray(spec.run, capacity=spec.capacity)
     for member in spec.members:
         give_out(result, member, spec.run.output_dir)
     return result

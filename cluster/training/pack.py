@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cluster.training.queue_config import Capacity
 from cluster.training.queue_folder import QueuedRun
 from cluster.training.spec import JobSpec, Member, with_lineage
 from propulsion.errors import PropulsionError
@@ -46,21 +47,25 @@ def packed_with(first: QueuedRun, waiting: Iterable[QueuedRun], most: int) -> li
     return members
 
 
-def job_spec(members: Sequence[QueuedRun], job: str, output_dir: Path) -> JobSpec:
+def job_spec(
+    members: Sequence[QueuedRun], job: str, output_dir: Path, capacity: Capacity | None = None
+) -> JobSpec:
     """What a job trains: a run that is alone, or one run of all the adapters of a pack.
 
     Args:
         members: a run, or runs that go together.
         job: name of the job.
         output_dir: of a pack; each member's results go to its own in the end.
+        capacity: what an autoscaled cluster can grow to.
     """
     runs = [with_lineage(one.run, run=one.run.name, queued_as=one.id, job=job) for one in members]
     if len(members) == 1:
-        return JobSpec(run=runs[0])
+        return JobSpec(run=runs[0], capacity=capacity)
     jobs = [adapter for run in runs for adapter in run.jobs]
     whole = runs[0].model_copy(update={"name": job, "output_dir": output_dir, "jobs": jobs})
     return JobSpec(
         run=whole,
+        capacity=capacity,
         members=[
             Member(
                 id=one.id,

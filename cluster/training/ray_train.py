@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.durable_files import locked
+from cluster.training.queue_config import Capacity
 from propulsion.errors import ConfigError, PropulsionError
 from trainer.config import ClusterSection, RunConfig
 from trainer.job_data import read_job
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def train_on_ray(
-    run: RunConfig, num_workers: int | None = None, *, overwrite: bool = False
+    run: RunConfig,
+    num_workers: int | None = None,
+    *,
+    overwrite: bool = False,
+    capacity: Capacity | None = None,
 ) -> RunResult:
     """Train a run on Ray; starts a local Ray if none is configured.
 
@@ -29,6 +34,7 @@ def train_on_ray(
             from every worker.
         num_workers: ranks, instead of the section's.
         overwrite: delete what an earlier run left in `output_dir`.
+        capacity: what an autoscaled cluster can grow to; what its nodes have now if not given.
 
     Raises:
         PropulsionError: the input is wrong, or the run lost workers more often than it may.
@@ -46,7 +52,10 @@ def train_on_ray(
     if started_here:
         start_ray(wanted.max_workers)
     try:
-        scaling = _scaling(wanted, ray.cluster_resources())
+        if capacity is None:
+            resources = ray.cluster_resources()
+            capacity = Capacity(gpus=resources.get("GPU", 0), cpus=resources.get("CPU", 0))
+        scaling = scaling_config(wanted, capacity)
         if overwrite and run.output_dir.exists():
             shutil.rmtree(run.output_dir)
         _fit(run, scaling, wanted.max_failures)
@@ -63,10 +72,15 @@ def train_on_ray(
     return read_result(run.output_dir)
 
 
-def _scaling(wanted: ClusterSection, resources: Mapping[str, float]) -> ScalingConfig:
+def scaling_config(wanted: ClusterSection, capacity: Capacity) -> ScalingConfig:
+    """What Ray Train is asked for; GPUs, unless told, where there are enough of them.
+
+    Raises:
+        ConfigError: the cluster has no room for the fewest workers.
+    """
     from ray.train import ScalingConfig
 
-    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    gpus, cpus = capacity.gpus, capacity.cpus
     use_gpu = gpus >= wanted.min_workers if wanted.gpus is None else wanted.gpus
     has, kind = (gpus, "GPUs") if use_gpu else (cpus / max(wanted.cpus_per_worker, 1e-9), "CPUs")
     if has < wanted.min_workers:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from cluster.training.queue_config import Capacity
 from propulsion.errors import ConfigError
 from trainer.config import JobConfig, RunConfig
 from trainer.config.section import Section
@@ -24,6 +25,9 @@ class JobSpec(Section):
     """The file that a Ray job reads. It lies where every node reaches it."""
 
     run: RunConfig
+    capacity: Capacity | None = Field(
+        None, description="What an autoscaled cluster can grow to; its nodes now if not given."
+    )
     members: list[Member] = Field(
         [], description="Of a packed job; a run that is alone writes to its own folder."
     )
