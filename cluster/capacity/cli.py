@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cluster.capacity.options import HostAdapters, Slots, TimesFile
+
 
 def measure(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the times go, as JSON.")],
@@ -90,9 +92,7 @@ def measure(
 
 
 def simulate(
-    times: Annotated[
-        Path, typer.Option(metavar="FILE", help="Measured times of a replica, from `measure`.")
-    ],
+    times: TimesFile,
     replicas: Annotated[int, typer.Option(min=1, help="Replicas that serve.")] = 2,
     adapters: Annotated[int, typer.Option(min=1, help="Adapters asked for.")] = 1000,
     requests: Annotated[int, typer.Option(min=10, help="Requests in all.")] = 20_000,
@@ -105,13 +105,8 @@ def simulate(
         list[str] | None,
         typer.Option(help="affinity, round_robin or two_choices; repeatable, by default all."),
     ] = None,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Bank slots in all, if not as measured.")
-    ] = None,
-    host_adapters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Adapters in a replica's host memory, if not as measured."),
-    ] = None,
+    slots: Slots = None,
+    host_adapters: HostAdapters = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the results there.")

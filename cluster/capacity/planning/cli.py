@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cluster.capacity.options import HostAdapters, Slots, TimesFile
 from cluster.capacity.planning.demand import ServingDemand, serving_demand
 from trainer.planning.cli import plan as plan_training
 
@@ -41,13 +42,7 @@ def _told(field: str) -> str:
 
 @app.command("serving")
 def plan_serving_command(
-    times: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="Measured times of a replica, as `propulsion cluster measure` writes them.",
-        ),
-    ],
+    times: TimesFile,
     adapters: Annotated[int, typer.Option(help=_told("adapters"))],
     requests_per_second: Annotated[float, typer.Option(help=_told("requests_per_second"))],
     prompt_tokens: Annotated[float, typer.Option(help=_told("prompt_tokens"))],
@@ -64,13 +59,8 @@ def plan_serving_command(
     price_per_replica_hour: Annotated[
         float | None, typer.Option(help=_told("price_per_replica_hour"))
     ] = None,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Bank slots in all, if not as measured.")
-    ] = None,
-    host_adapters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Adapters in a replica's host memory, if not as measured."),
-    ] = None,
+    slots: Slots = None,
+    host_adapters: HostAdapters = None,
     seed: Annotated[int, typer.Option(help="Of the simulated traffic.")] = 0,
     json_file: Annotated[
         Path | None,
