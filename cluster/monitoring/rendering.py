@@ -55,7 +55,9 @@ def prometheus_settings(config: MonitorConfig) -> dict[str, Any]:
     ]
     jobs["ray"]["file_sd_configs"][0]["files"] = [str(config.ray_dir.resolve() / RAY_TARGETS)]
     if config.credentials_file is not None:
-        key = {"authorization": {"credentials_file": str(config.credentials_file.resolve())}}
+        file = str(config.credentials_file.resolve())
+        # The type is the default, and Prometheus 2.42 forgets it where it discovers targets.
+        key = {"authorization": {"type": "Bearer", "credentials_file": file}}
         jobs[_SERVING] |= key
         jobs[_REPLICAS] |= key
         for gateway in jobs[_REPLICAS]["http_sd_configs"]:

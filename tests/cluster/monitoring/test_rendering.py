@@ -46,7 +46,7 @@ def test_the_key_goes_to_servers_and_gateways_alone(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("secret")
     found = jobs(monitor_config(gateways=("g:1",), credentials_file=key))
-    expected = {"credentials_file": str(key)}
+    expected = {"type": "Bearer", "credentials_file": str(key)}
     assert found["propulsion-serving"]["authorization"] == expected
     assert found["propulsion-replicas"]["authorization"] == expected
     assert found["propulsion-replicas"]["http_sd_configs"][0]["authorization"] == expected
