@@ -118,6 +118,7 @@ def _part(replica: str, state: dict[str, Any], answer: _Answer) -> AnswerPart:
         body=answer.body,
         prompt_tokens=record.prompt_tokens,
         generated_tokens=record.generated_tokens,
+        engine_failed=record.engine_failed,
         is_last=answer.is_last,
     )
 

@@ -149,6 +149,9 @@ class Forwarder:
     ) -> None:
         record.prompt_tokens = part.prompt_tokens
         record.generated_tokens = part.generated_tokens
+        record.engine_failed = part.engine_failed
+        if part.engine_failed and part.is_last:
+            self._metrics.count_failure()
         if part.head is not None:
             self._note(part.head, record)
             await send(_start(part.head))

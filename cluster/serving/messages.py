@@ -60,6 +60,7 @@ class AnswerPart:
         head: in the part in which the answer begins.
         body: bytes of the answer, maybe none.
         prompt_tokens, generated_tokens: used so far.
+        engine_failed: the engine broke the answer off; the body tells the client.
         is_last: nothing follows.
     """
 
@@ -68,6 +69,7 @@ class AnswerPart:
     body: bytes = b""
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    engine_failed: bool = False
     is_last: bool = False
 
 

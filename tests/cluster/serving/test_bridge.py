@@ -87,13 +87,14 @@ def test_what_the_record_holds_at_the_answers_begin_is_told(tracked):
         record.label, record.reference, record.was_resident = "sst2", "sst2@v3", True
         record.prompt_tokens = 5
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        record.generated_tokens = 2
+        record.generated_tokens, record.engine_failed = 2, True
         await send({"type": "http.response.body", "body": b"x"})
 
     parts = asyncio.run(collect(tracked(app)))
     head = next(part.head for part in parts if part.head)
     assert (head.label, head.reference, head.was_resident) == ("sst2", "sst2@v3", True)
     assert (parts[-1].prompt_tokens, parts[-1].generated_tokens) == (5, 2)
+    assert parts[-1].engine_failed
 
 
 def test_an_answer_that_nobody_reads_any_more_is_ended(tracked):

@@ -163,6 +163,16 @@ async def test_a_request_that_no_replica_had_taken_is_not_held_against_its_retri
     assert b.value("cluster_retries_total") == 0
 
 
+async def test_a_stream_that_a_dying_engine_ended_by_itself_counts_as_failed(bench):
+    told = part(body=b'data: {"error": {}}\n\n', is_last=True, engine_failed=True)
+    b = bench([part(), part(head=SSE, body=b"data: 1\n\n"), told])
+    response = await b.post()
+    assert response.text == 'data: 1\n\ndata: {"error": {}}\n\n'
+    assert b.value("cluster_failed_requests_total") == 1
+    assert b.value("serve_requests_total", adapter="sst2", outcome="server_error") == 1
+    assert b.value("serve_requests_total", adapter="sst2", outcome="ok") == 0
+
+
 async def test_a_stream_that_had_begun_ends_with_an_error_event_and_no_retry(bench):
     b = bench([part(), part(head=SSE, body=b"data: 1\n\n"), ReplicaLostError("dead")], ANSWER)
     response = await b.post()

@@ -53,6 +53,7 @@ def test_an_engine_that_dies_costs_no_request_and_is_replaced(live, traffic):
 
 
 def test_a_stream_that_had_begun_ends_with_an_error_event(live):
+    failed = live.value("propulsion_cluster_failed_requests_total")
     body = {"prompt": "x", "max_tokens": 200, "n": 4, "ignore_eos": True, "stream": True}
     with ExitStack() as opened, ThreadPoolExecutor() as pool:
         streams = []
@@ -67,6 +68,7 @@ def test_a_stream_that_had_begun_ends_with_an_error_event(live):
     assert all([line for line in lines if line][-1] == "data: [DONE]" for lines in answers)
     broken = [lines for lines in answers if any('"error"' in line for line in lines)]
     assert 0 < len(broken) < len(answers)
+    assert live.value("propulsion_cluster_failed_requests_total") == failed + len(broken)
     replaced(live)
 
 

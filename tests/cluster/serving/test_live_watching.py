@@ -20,10 +20,13 @@ from tests.cluster.watching import (
     needs_prometheus,
     watching,
 )
-from tests.serving.live_server import wait_for
+from tests.serving.live_server import traffic, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly, needs_prometheus]
 
+# A gateway on a busy machine has a second and a half for each answer to Prometheus.
+TIME_SCALE = 1 / 10
+WINDOW_SECONDS = 5 * 60 * TIME_SCALE
 # As many again as the two replicas hold in host memory.
 MANY = [f"many-{number}" for number in range(12)]
 
@@ -36,14 +39,9 @@ def prometheus(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     key = folder / "key"
     key.write_text(live.keys["admin"])
     address = live.nodes.url.removeprefix("http://")
-    with watching(folder, gateway=address, credentials_file=key) as prometheus:
+    options = {"gateway": address, "credentials_file": key, "time_scale": TIME_SCALE}
+    with watching(folder, **options) as prometheus:
         yield prometheus
-
-
-def asking(live: Live, adapters: list[str], clients: int, max_tokens: int) -> Load:
-    headers = {"Authorization": f"Bearer {live.keys['admin']}"}
-    options = {"clients": clients, "max_tokens": max_tokens, "headers": headers}
-    return Load(live.nodes.url, itertools.cycle(adapters), **options)
 
 
 def test_gateway_and_replicas_are_found_and_nothing_fires(
@@ -62,7 +60,13 @@ def test_more_adapters_than_the_replicas_hold_are_noticed(
 ) -> None:
     for name in MANY:
         live.store.publish(adapter_folders["key-3"], name)
-    with asking(live, MANY, clients=2, max_tokens=4):
+    names = itertools.cycle(MANY)
+
+    def ask() -> None:
+        live.complete(next(names), "x", max_tokens=2)
+        time.sleep(0.2)
+
+    with traffic(ask, threads=1):
         prometheus.wait_for_alerts("PropulsionAffinityLow")
 
 
@@ -70,10 +74,14 @@ def test_replicas_that_fail_one_after_the_other_are_noticed(
     live: Live, prometheus: Prometheus
 ) -> None:
     # Answers so long that many are under way whenever an engine dies.
-    with asking(live, list(ADAPTERS), clients=12, max_tokens=200) as load:
-        load.wait_for(lambda seen: seen.ok > 0)
+    headers = {"Authorization": f"Bearer {live.keys['admin']}"}
+    options = {"clients": 6, "max_tokens": 200, "headers": headers}
+    with Load(live.nodes.url, itertools.cycle(ADAPTERS), **options):
+        # Until the rates are of these requests alone.
+        time.sleep(WINDOW_SECONDS)
         live.nodes.kill_engine()
-        time.sleep(8)
+        # So that the second loss joins the first one in one window.
+        time.sleep(WINDOW_SECONDS * 2 / 3)
         live.nodes.kill_engine()
         prometheus.wait_for_alerts(
             "PropulsionGatewayFailures", "PropulsionGatewayRetries", "PropulsionNoReplicas"
