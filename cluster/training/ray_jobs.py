@@ -141,9 +141,16 @@ class RayJobs:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         import requests
+        from ray.exceptions import AuthenticationError
 
         try:
             return getattr(self._client(), method)(*args, **kwargs)
+        except AuthenticationError as error:
+            self._connection = None
+            raise HeadUnreachableError(
+                f"the Ray head at {self.address} wants its token: set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN unless the token is in ~/.ray/auth_token (ray get-auth-token)"
+            ) from error
         except requests.exceptions.RequestException as error:
             self._connection = None
             raise self._unreachable() from error
