@@ -10,6 +10,7 @@ import torch
 from propulsion.errors import ConfigError
 from trainer.adapted import AdaptedModel
 from trainer.checkpoint import known_adapters
+from trainer.checkpoint_copies import copies_of
 from trainer.config import RunConfig
 from trainer.job_data import check_alike, read_job
 from trainer.joining import accept_queued
@@ -72,11 +73,23 @@ def train(
 
 
 def _prepare_output_dir(run: RunConfig, overwrite: bool) -> None:
-    if overwrite and run.output_dir.exists():
-        shutil.rmtree(run.output_dir)
+    copies = copies_of(run)
+    if overwrite:
+        clear_run(run)
     try:
         run.output_dir.mkdir(parents=True, exist_ok=True)
+        if copies is not None:
+            copies.fetch(run.output_dir)
     except OSError as error:
         raise ConfigError(
             f"output_dir {run.output_dir} cannot be written: {error.strerror}"
         ) from error
+
+
+def clear_run(run: RunConfig) -> None:
+    """Delete what an earlier run left: its folder, and the copies of its checkpoints."""
+    if run.output_dir.exists():
+        shutil.rmtree(run.output_dir)
+    copies = copies_of(run)
+    if copies is not None:
+        copies.clear()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from propulsion.errors import ConfigError
+from propulsion.errors import ConfigError, PropulsionError
 from trainer import optimizer_state
 from trainer.adapted import AdaptedModel
 from trainer.best_weights import keep_best, load_best
@@ -22,6 +22,7 @@ from trainer.checkpoint import (
     read_progress,
     save_checkpoint,
 )
+from trainer.checkpoint_copies import copies_of
 from trainer.config import RunConfig
 from trainer.engine import start_engine, stop_engine
 from trainer.evaluation import evaluate
@@ -73,6 +74,7 @@ class Session:
         self._data = [JobData(run, job, records[job.name], tokenizer) for job in run.jobs]
         for data, job in zip(self._data, run.jobs, strict=True):
             data.check(job.training.steps)
+        self._copies = copies_of(run) if rank == 0 else None
         self._trained: Trained | None = None
 
     def run(self) -> RunResult | None:
@@ -196,7 +198,7 @@ class Session:
             left = progress.training != before
             is_waiting = queued > self._num_joined
             if progress.step % run.checkpoints.every == 0 or left or is_waiting:
-                self._save(progress)
+                self._save(progress, watcher)
             if is_waiting:
                 return progress, True
         return progress, False
@@ -265,7 +267,7 @@ class Session:
             )
         return progress.with_job(index, status=status, result=from_rank_0(result))
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: Progress, watcher: Watcher) -> None:
         assert self._trained is not None
         path = save_checkpoint(
             self._trained,
@@ -274,6 +276,12 @@ class Session:
             self._identity,
             self._config.checkpoints.keep,
         )
+        if self._copies is not None:
+            try:
+                self._copies.push(path)
+            except PropulsionError as error:
+                # The checkpoint itself is there, and the next one may be copied.
+                watcher.note(f"{path.name} is not copied: {error}")
         if self._on_checkpoint is not None:
             self._on_checkpoint(path, progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,8 +55,10 @@ def train_on_ray(
             resources = ray.cluster_resources()
             capacity = Capacity(gpus=resources.get("GPU", 0), cpus=resources.get("CPU", 0))
         scaling = scaling_config(wanted, capacity)
-        if overwrite and run.output_dir.exists():
-            shutil.rmtree(run.output_dir)
+        if overwrite:
+            from trainer.loop import clear_run
+
+            clear_run(run)
         _fit(run, scaling, wanted.max_failures)
     except PropulsionError:
         raise

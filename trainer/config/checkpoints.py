@@ -10,3 +10,8 @@ class CheckpointSection(Section):
 
     every: int = Field(100, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="How many are kept.")
+    copy_to: str | None = Field(
+        None,
+        description="s3://bucket/prefix or another URL that each is also copied to; a run whose "
+        "output_dir is lost goes on from there.",
+    )
