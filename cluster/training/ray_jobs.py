@@ -17,6 +17,7 @@ JobState = Literal["pending", "running", "succeeded", "failed", "stopped", "lost
 
 _NO_AGENT = "No available agent"
 _AGENT_SECONDS = 60.0
+_MAX_NODES = 10_000
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 
@@ -126,8 +127,13 @@ class RayJobs:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                # Nodes that have died are filtered, and Ray takes them for missing ones.
                 nodes = list_nodes(
-                    address=self.address, filters=[("state", "=", "ALIVE")], timeout=30
+                    address=self.address,
+                    filters=[("state", "=", "ALIVE")],
+                    limit=_MAX_NODES,
+                    timeout=30,
+                    raise_on_missing_output=False,
                 )
         except (RayStateApiException, OSError, RuntimeError) as error:
             raise HeadUnreachableError(

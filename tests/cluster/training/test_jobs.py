@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters import AdapterStore
+from cluster.training.ray_jobs import RayJobs
 from tests.cluster.training.ray_cluster import (
     RayCluster,
     propulsion,
@@ -61,6 +62,7 @@ def test_run_on_two_nodes_survives_the_loss_of_one(
         log = propulsion("cluster", "logs", "--follow", run_id, *head)
     finally:
         cluster.add_node(1)
+    assert RayJobs(cluster.address, "python").resources()["CPU"] == 2, "the dead node counts"
     assert "continues from" in log, "the node was lost too late"
     assert_same_weights(tmp_path / "out", undisturbed, 1e-5)
     assert f"{run_id} │ succeeded" in propulsion("cluster", "status", *head)
