@@ -10,12 +10,14 @@ from pathlib import Path
 
 from adapters.backends.filesystem import open_filesystem, reaching
 from adapters.backends.location import without_credentials
-from propulsion.errors import PropulsionError, StoreUnavailableError
+from propulsion.errors import PropulsionError
 from trainer.checkpoint import STATE_FILE, latest_checkpoint
 from trainer.config import RunConfig
 
 _BESIDE = ("adapters", "best")
 """Folders of a run that its checkpoint counts on: finished adapters, and best weights so far."""
+
+_WHAT = "The checkpoints' copies at"
 
 
 class CheckpointCopies:
@@ -100,7 +102,7 @@ class CheckpointCopies:
     def _steps(self) -> dict[int, str]:
         try:
             # A bucket that is not there is no place without copies.
-            with reaching(self.location):
+            with reaching(self.location, _WHAT):
                 paths = self._filesystem.ls(self._root, detail=False)
         except FileNotFoundError:
             return {}
@@ -124,11 +126,8 @@ class CheckpointCopies:
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         try:
-            with reaching(self.location):
+            with reaching(self.location, _WHAT):
                 yield
-        except StoreUnavailableError as error:
-            text = str(error).replace("The adapter store", "The checkpoints' copies at")
-            raise StoreUnavailableError(text) from error
         except (FileNotFoundError, FileExistsError) as error:
             raise PropulsionError(f"{self.location}: {error}") from error
 

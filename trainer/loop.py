@@ -73,9 +73,9 @@ def train(
 
 
 def _prepare_output_dir(run: RunConfig, overwrite: bool) -> None:
-    copies = copies_of(run)
     if overwrite:
         clear_run(run)
+    copies = None if overwrite else copies_of(run)
     try:
         run.output_dir.mkdir(parents=True, exist_ok=True)
         if copies is not None:
@@ -88,8 +88,9 @@ def _prepare_output_dir(run: RunConfig, overwrite: bool) -> None:
 
 def clear_run(run: RunConfig) -> None:
     """Delete what an earlier run left: its folder, and the copies of its checkpoints."""
+    # A URL that is wrong is told before anything is gone.
+    copies = copies_of(run)
     if run.output_dir.exists():
         shutil.rmtree(run.output_dir)
-    copies = copies_of(run)
     if copies is not None:
         copies.clear()

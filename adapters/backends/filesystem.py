@@ -53,10 +53,10 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def reaching(location: str) -> Iterator[None]:
+def reaching(location: str, what: str = "The adapter store") -> Iterator[None]:
     """Turn what a driver raises into StoreUnavailableError, but for FileNotFound and FileExists.
 
-    Where a condition on a write was not met, FileExistsError is raised.
+    Where a condition on a write was not met, FileExistsError is raised. `what` begins the message.
     """
     try:
         yield
@@ -72,7 +72,7 @@ def reaching(location: str) -> Iterator[None]:
         text = without_credentials(f"{error}".strip() or type(error).__name__)
         refused = isinstance(error, PermissionError) or "Credential" in type(error).__name__
         raise StoreUnavailableError(
-            f"The adapter store {location} cannot be used now: {text.rstrip('.')}. "
+            f"{what} {location} cannot be used now: {text.rstrip('.')}. "
             f"{_CREDENTIALS_HINT if refused else _NETWORK_HINT}."
         ) from error
 

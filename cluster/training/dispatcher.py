@@ -237,8 +237,7 @@ class Dispatcher:
     def _capacity(self) -> Capacity:
         if self._config.capacity is not None:
             return self._config.capacity
-        resources = self._jobs.resources()
-        return Capacity(gpus=resources.get("GPU", 0.0), cpus=resources.get("CPU", 0.0))
+        return Capacity.of(self._jobs.resources())
 
     def _last_error(self, job: str) -> str:
         """The line in which a job told what a user has to mend."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -25,6 +26,11 @@ class Capacity(Section):
 
     gpus: float = Field(0, ge=0, description="GPUs.")
     cpus: float = Field(0, ge=0, description="CPUs.")
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float]) -> Capacity:
+        """What Ray's resources, by its names for them, amount to."""
+        return cls(gpus=resources.get("GPU", 0.0), cpus=resources.get("CPU", 0.0))
 
 
 class QueueConfig(Section):

@@ -52,8 +52,7 @@ def train_on_ray(
         start_ray(wanted.max_workers)
     try:
         if capacity is None:
-            resources = ray.cluster_resources()
-            capacity = Capacity(gpus=resources.get("GPU", 0), cpus=resources.get("CPU", 0))
+            capacity = Capacity.of(ray.cluster_resources())
         scaling = scaling_config(wanted, capacity)
         if overwrite:
             from trainer.loop import clear_run

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cluster.watching import needs_prometheus
 from tests.serving.live_server import free_port, wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -29,10 +29,6 @@ http.server.HTTPServer(
     (os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"])), Handler
 ).serve_forever()
 """
-
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="Debian's package prometheus is not installed"
-)
 
 
 class Monitor:

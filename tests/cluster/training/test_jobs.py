@@ -17,6 +17,7 @@ from tests.cluster.training.ray_cluster import (
     wait_until,
 )
 from tests.trainer.runs import assert_same_weights, free_port, train_all, write_run
+from trainer.checkpoint import latest_checkpoint
 from trainer.result import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
@@ -37,6 +38,15 @@ def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.parent / "out"
 
 
+def submit_and_wait_for_checkpoint(run: Path, *head: str) -> str:
+    run_id = propulsion("cluster", "submit", str(run), *head).strip()
+    wait_until(
+        lambda: latest_checkpoint(run.parent / "out") is not None,
+        lambda: propulsion("cluster", "logs", run_id, *head),
+    )
+    return run_id
+
+
 def test_run_on_two_nodes_survives_the_loss_of_one(
     base: Path, cluster: RayCluster, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -50,12 +60,7 @@ def test_run_on_two_nodes_survives_the_loss_of_one(
     head = ("--address", cluster.address)
     # A range of workers starts with what is free.
     wait_until(cluster.is_free)
-    run_id = propulsion("cluster", "submit", str(run), *head).strip()
-    checkpoints = tmp_path / "out" / "checkpoints"
-    wait_until(
-        lambda: checkpoints.is_dir() and any(checkpoints.glob("step-*")),
-        lambda: propulsion("cluster", "logs", run_id, *head),
-    )
+    run_id = submit_and_wait_for_checkpoint(run, *head)
     assert cluster.num_train_workers() == [1, 1]
     cluster.lose_node(1)
     try:
@@ -84,12 +89,7 @@ def test_run_on_one_node_grows_when_another_one_comes(
     wait_until(cluster.is_free)
     cluster.lose_node(1)
     try:
-        run_id = propulsion("cluster", "submit", str(run), *head).strip()
-        checkpoints = tmp_path / "out" / "checkpoints"
-        wait_until(
-            lambda: checkpoints.is_dir() and any(checkpoints.glob("step-*")),
-            lambda: propulsion("cluster", "logs", run_id, *head),
-        )
+        run_id = submit_and_wait_for_checkpoint(run, *head)
         # Its few steps would be over before there is a node.
         (rank,) = rank_pids()
         os.kill(rank, signal.SIGSTOP)
